@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity 0.8.30;
+
+/// @notice Everything about a dispute that neither party can choose (specification, section 5).
+struct Context {
+    bytes32 programRoot;
+    bytes32 constRoot;
+    bytes32 dataRoot;
+    bytes32 seed;
+    bytes32 startRoot;
+    bytes32 endRoot;
+    uint64 firstStep;
+    uint32 steps;
+    uint32 nNodes;
+    uint32 nState;
+    uint32 nConst;
+    uint32 nData;
+}
+
+/// @notice What the game must know about a node; all of it follows from the node's encoding.
+struct NodeFacts {
+    uint8 kind; // protocol/program.py Kind
+    uint8 fold; // Fold code, 0 unless kind is FOLD
+    uint8 lanes; // 1 or 16, 0 unless kind is FOLD
+    uint64 numel; // number of output elements
+    uint64 terms; // K of a FOLD, else 0
+}
+
+/// @notice The single disputed point that a game has narrowed a dispute down to.
+struct Question {
+    bytes32 stateBefore; // agreed state root before the step
+    bytes32 traceRoot; // the defendant's trace of the step
+    bytes32 cursor; // leaf hash that the defendant claims for the node (leaf of the trace)
+    bytes32 valuesHash; // keccak256 of the posted values
+    uint64 step; // number of the step, counted over the whole task
+    uint64 element; // flat index of the disputed element
+    uint64 term; // flat index k of the disputed term of a FOLD
+    uint32 node; // number of the disputed node
+    uint32 value; // claimed value of the element (not of a FOLD's term)
+    uint32 accBefore; // FOLD: agreed accumulator before the term
+    uint32 accAfter; // FOLD: claimed accumulator after it
+}
+
+/// @notice A one-step proof (specification, section 6).
+struct Proof {
+    uint8 kind; // 0 RESULT, 1 INSTRUCTION, 2 OPERAND, 3 ELEMENT, 4 ROOT
+    uint8 index;
+    bytes node;
+    bytes values;
+    bytes chunk;
+    bytes32 root;
+    bytes32[] chunkProof;
+    bytes32[] rootProof;
+}
+
+/// @notice Arithmetic and nothing else: holds no state, no money, and trusts no data.
+interface IReferee {
+    /// @notice Facts of an encoded node. Reverts on an encoding that is not a node.
+    function facts(bytes calldata node) external pure returns (NodeFacts memory);
+
+    /// @notice One combination of two block results of a fold.
+    function combine(uint8 fold, uint32 a, uint32 b) external pure returns (uint32);
+
+    /// @notice The accumulator that every chain of a fold begins with.
+    function identity(uint8 fold) external pure returns (uint32);
+
+    /// @notice The element's value from the folded result s.
+    function finish(uint8 fold, uint32 s) external pure returns (uint32);
+
+    /// @notice The element's value from its sixteen lane results (64 bytes, big-endian), and
+    /// whether each lane without a term holds the identity.
+    function combineLanes(uint8 fold, uint64 terms, bytes calldata lanes)
+        external
+        pure
+        returns (uint32 value, bool emptyLanesHold);
+
+    /// @notice True if the proof shows that the question's claim is false. The caller has checked
+    /// that `proof.node` is the encoding of node `q.node`. Reverts on a malformed proof.
+    function convicts(Context calldata ctx, Question calldata q, Proof calldata proof)
+        external
+        view
+        returns (bool);
+}

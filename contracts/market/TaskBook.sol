@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity 0.8.30;
+
+import {Merkle} from "../lib/Merkle.sol";
+import {Opening, Run, Seat, Status, Task, TaskSpec} from "./MarketTypes.sol";
+import {VerifierRegistry} from "./VerifierRegistry.sol";
+
+/// @title Tasks from posting to the complete checkpoint log
+abstract contract TaskBook is VerifierRegistry {
+    error InvalidSpec(bytes32 field);
+    error WrongSpec(uint256 id, bytes32 expected, bytes32 given);
+    error WrongStatus(uint256 id, Status status);
+    error TooEarly(uint256 id, uint256 deadline);
+    error TooLate(uint256 id, uint256 deadline);
+    error NotSolver(uint256 id, address sender);
+    error NotSubmitter(uint256 id, address sender);
+    error PriceNotBelow(uint256 id, uint256 price, uint256 best);
+    error SubmitterMayNotBid(uint256 id);
+    error WrongLogSize(uint256 id, uint256 size, uint256 least, uint256 most);
+    error BadProof(uint256 id, bytes32 what);
+
+    event TaskPosted(uint256 indexed id, address indexed submitter, TaskSpec spec, uint256 budget, string artifacts);
+    event TaskCancelled(uint256 indexed id);
+    event Bid(uint256 indexed id, address indexed solver, uint256 price);
+    event Assigned(uint256 indexed id, address indexed solver, uint256 price, uint256 deadline);
+    event LogAppended(uint256 indexed id, uint256 size, bytes32 root);
+    event LogCompleted(uint256 indexed id, bytes32 root, uint256 drawBlock);
+    event TaskEnded(uint256 indexed id, Status status, bytes32 reason);
+
+    uint256 public constant MAX_COMMITTEE = 4;
+    uint256 public constant MAX_SAMPLES = 16;
+    uint32 public constant MAX_WINDOW = 90 days;
+    /// @notice Blocks between the final log root and the block whose hash seeds the draw.
+    uint256 public constant DRAW_DELAY = 1;
+
+    uint256 public taskCount;
+    mapping(uint256 id => Task task) internal _tasks;
+    mapping(uint256 id => Run[] runs) internal _runs;
+    mapping(uint256 id => Seat[] seats) internal _seats;
+
+    /// @notice The task's state.
+    function getTask(uint256 id) external view returns (Task memory) {
+        return _tasks[id];
+    }
+
+    /// @notice The runs drawn in the current round of the audit.
+    function getRuns(uint256 id) external view returns (Run[] memory) {
+        return _runs[id];
+    }
+
+    /// @notice The verifiers drawn in the current round of the audit.
+    function getSeats(uint256 id) external view returns (Seat[] memory) {
+        return _seats[id];
+    }
+
+    /// @notice Segments that a spec cuts the training into.
+    function segmentCount(TaskSpec calldata spec) public pure returns (uint32) {
+        return uint32((spec.steps + spec.segmentSteps - 1) / spec.segmentSteps);
+    }
+
+    /// @notice Posts a task and escrows its budget: the sent wei less the verifiers' fees is the
+    /// highest price a solver may bid.
+    /// @param artifacts URL of the store that serves program, state and data by root.
+    function post(TaskSpec calldata spec, string calldata artifacts) external payable returns (uint256 id) {
+        _checkSpec(spec);
+        uint256 fees = uint256(spec.verifierFee) * spec.committee;
+        if (msg.value <= fees || msg.value > type(uint96).max) revert InvalidSpec("budget");
+        id = ++taskCount;
+        Task storage task = _tasks[id];
+        task.specHash = keccak256(abi.encode(spec));
+        task.submitter = msg.sender;
+        task.escrow = uint96(msg.value);
+        task.stake = uint96(spec.solverStake);
+        task.price = uint96(msg.value - fees);
+        task.status = Status.Bidding;
+        task.deadline = uint64(block.timestamp) + spec.bidWindow;
+        emit TaskPosted(id, msg.sender, spec, task.price, artifacts);
+    }
+
+    /// @notice Takes back a task that nobody has bid for.
+    function cancel(uint256 id) external {
+        Task storage task = _inStatus(id, Status.Bidding);
+        if (msg.sender != task.submitter) revert NotSubmitter(id, msg.sender);
+        if (task.solver != address(0)) revert WrongStatus(id, task.status);
+        emit TaskCancelled(id);
+        _expire(id, task, "cancelled");
+    }
+
+    /// @notice Offers to train for `price` wei, below the best offer so far, and locks the stake.
+    /// A bid certifies that the bidder holds and has checked program, state and data.
+    function bid(uint256 id, TaskSpec calldata spec, uint256 price) external {
+        Task storage task = _inStatus(id, Status.Bidding);
+        _checkHash(id, task, spec);
+        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
+        if (msg.sender == task.submitter) revert SubmitterMayNotBid(id);
+        address best = task.solver;
+        // INVARIANT: the first bid may ask for the whole budget, each later one asks for less.
+        if (price > task.price || (best != address(0) && price == task.price)) {
+            revert PriceNotBelow(id, price, task.price);
+        }
+        _lock(msg.sender, spec.solverStake);
+        if (best != address(0)) _credit(best, spec.solverStake, "outbid");
+        task.solver = msg.sender;
+        task.price = uint96(price);
+        emit Bid(id, msg.sender, price);
+    }
+
+    /// @notice Ends the bidding: the best bidder trains, or the task expires without one.
+    function assign(uint256 id, TaskSpec calldata spec) external {
+        Task storage task = _inStatus(id, Status.Bidding);
+        _checkHash(id, task, spec);
+        if (block.timestamp <= task.deadline) revert TooEarly(id, task.deadline);
+        if (task.solver == address(0)) {
+            _expire(id, task, "no bid");
+            return;
+        }
+        task.status = Status.Training;
+        task.deadline = uint64(block.timestamp) + spec.trainWindow;
+        emit Assigned(id, task.solver, task.price, task.deadline);
+    }
+
+    /// @notice Appends to the checkpoint log. The first call proves that leaf 0 is the initial
+    /// state; each later one that the new log extends the old; the log is complete with one leaf
+    /// for the start and one for each segment.
+    /// @param proof RFC 9162 consistency proof, or at first the inclusion proof of leaf 0.
+    function append(uint256 id, TaskSpec calldata spec, uint32 size, bytes32 root, bytes32[] calldata proof)
+        external
+    {
+        Task storage task = _inStatus(id, Status.Training);
+        _checkHash(id, task, spec);
+        if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
+        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
+        uint32 complete = segmentCount(spec) + 1;
+        uint32 old = task.logSize;
+        // INVARIANT: the log only grows, and never beyond the schedule.
+        if (size <= old || size > complete) revert WrongLogSize(id, size, old + 1, complete);
+        if (old == 0) {
+            bytes32 leaf = Merkle.leafHash64(bytes32(0), spec.initialRoot);
+            if (!Merkle.verifyInclusion(root, size, 0, leaf, proof)) revert BadProof(id, "leaf 0");
+        } else if (!Merkle.verifyConsistency(task.logRoot, old, root, size, proof)) {
+            revert BadProof(id, "consistency");
+        }
+        task.logSize = size;
+        task.logRoot = root;
+        emit LogAppended(id, size, root);
+        if (size == complete) {
+            task.committedBlock = uint64(block.number);
+            _awaitDraw(id, task, spec.auditWindow);
+        }
+    }
+
+    /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
+    function _awaitDraw(uint256 id, Task storage task, uint32 window) internal {
+        task.status = Status.Committed;
+        task.drawBlock = uint64(block.number + DRAW_DELAY);
+        task.deadline = uint64(block.timestamp) + window;
+        emit LogCompleted(id, task.logRoot, task.drawBlock);
+    }
+
+    /// @dev Ends a task for nobody's fault: all stakes and the whole escrow go back.
+    function _expire(uint256 id, Task storage task, bytes32 reason) internal virtual;
+
+    function _inStatus(uint256 id, Status status) internal view returns (Task storage task) {
+        task = _tasks[id];
+        if (task.status != status) revert WrongStatus(id, task.status);
+    }
+
+    function _checkHash(uint256 id, Task storage task, TaskSpec calldata spec) internal view {
+        bytes32 given = keccak256(abi.encode(spec));
+        if (given != task.specHash) revert WrongSpec(id, task.specHash, given);
+    }
+
+    function _checkSpec(TaskSpec calldata spec) private pure {
+        if (spec.steps == 0 || spec.steps > type(uint32).max) revert InvalidSpec("steps");
+        if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps) revert InvalidSpec("segmentSteps");
+        if (spec.nState == 0 || spec.nNodes <= spec.nState) revert InvalidSpec("nNodes");
+        if (spec.programRoot == 0 || spec.initialRoot == 0) revert InvalidSpec("roots");
+        if (spec.committee == 0 || spec.committee > MAX_COMMITTEE) revert InvalidSpec("committee");
+        if (spec.samples == 0 || spec.samples > MAX_SAMPLES || spec.samples > segmentCount(spec)) {
+            revert InvalidSpec("samples");
+        }
+        if (spec.solverStake == 0 || spec.bond == 0) revert InvalidSpec("stakes");
+        if (spec.solverStake > type(uint96).max || spec.bond > type(uint96).max) revert InvalidSpec("stakes");
+        if (spec.verifierFee > type(uint96).max) revert InvalidSpec("verifierFee");
+        uint32[5] memory windows =
+            [spec.bidWindow, spec.trainWindow, spec.auditWindow, spec.challengeWindow, spec.disputeClock];
+        for (uint256 i = 0; i < windows.length; ++i) {
+            if (windows[i] == 0 || windows[i] > MAX_WINDOW) revert InvalidSpec("windows");
+        }
+    }
+}

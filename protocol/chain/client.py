@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small client over web3.py: calls, transactions, events, decoded custom errors.
+
+Accounts are private keys held in this process; the chain never signs for us. Every failure is a
+ChainError that names what failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import eth_abi
+import requests
+from eth_account import Account as EthAccount
+from eth_account.signers.local import LocalAccount
+from eth_tester.exceptions import TransactionFailed
+from eth_utils import keccak, to_checksum_address
+from eth_utils.exceptions import ValidationError
+from web3 import HTTPProvider, Web3
+from web3.contract import Contract
+from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, Web3RPCError
+
+from protocol import artifacts
+from protocol.chain.errors import decode_revert
+from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
+
+Account = LocalAccount
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a mined transaction did: `gas` includes the intrinsic gas, `events` are decoded."""
+
+    hash: str
+    block: int
+    gas: int
+    function: str
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Arguments of the first event of that name; ChainError if there is none."""
+        for found, arguments in self.events:
+            if found == name:
+                return arguments
+        raise ChainError(f"{self.function} emitted no {name} event (transaction {self.hash})")
+
+
+def new_account(private_key: bytes | str | None = None) -> Account:
+    """An account from a private key, or a fresh one."""
+    account = EthAccount.create() if private_key is None else EthAccount.from_key(private_key)
+    assert isinstance(account, LocalAccount)  # noqa: S101 - narrows the library's type
+    return account
+
+
+@contextmanager
+def _explained(action: str, abi: Sequence[dict[str, Any]] = ()) -> Iterator[None]:
+    """Turns the many errors of web3 and its providers into ChainError."""
+    try:
+        yield
+    except ContractLogicError as error:
+        name, arguments, text = decode_revert(error.data, error.message, abi)
+        raise TransactionReverted(f"{action}: {text}", name, arguments) from None
+    except TransactionFailed as error:
+        data = error.args[0] if error.args else ""
+        name, arguments, text = decode_revert(data, str(data), abi)
+        raise TransactionReverted(f"{action}: {text}", name, arguments) from None
+    except (Web3RPCError, ValidationError) as error:
+        text = str(error)
+        if "insufficient funds" in text.lower() or "does not have enough balance" in text.lower():
+            raise InsufficientFunds(f"{action}: the account cannot pay for it ({text})") from None
+        raise ChainError(f"{action}: {text}") from None
+    except (requests.RequestException, OSError) as error:
+        raise ChainError(f"{action}: the RPC endpoint does not answer ({error})") from None
+    except TimeExhausted as error:
+        raise ChainError(f"{action}: not mined in time ({error})") from None
+    except Web3Exception as error:
+        raise ChainError(f"{action}: {error}") from None
+
+
+class Chain:
+    """One chain, reached through web3.
+
+    `gas_limits` maps a function's name to a gas limit; a function without one is estimated, with a
+    fifth added. `confirmations` is how many blocks deep an event must lie before it is believed.
+    """
+
+    def __init__(
+        self,
+        w3: Web3,
+        *,
+        confirmations: int = 0,
+        gas_limit: int | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        self.w3 = w3
+        self.confirmations = confirmations
+        self.gas_limit = gas_limit
+        self._advance = advance
+        with _explained("asking the chain for its id"):
+            self.chain_id = int(w3.eth.chain_id)
+        self._contracts: dict[tuple[str, str], Contract] = {}
+
+    @classmethod
+    def connect(cls, url: str, *, chain_id: int | None = None, confirmations: int = 0) -> Chain:
+        """Connects to a JSON-RPC endpoint, and checks the chain id if one is given."""
+        if not url.startswith(("http://", "https://")):
+            raise ChainError(f"{url!r} is not an http(s) RPC URL")
+        provider = HTTPProvider(
+            url, request_kwargs={"timeout": 30}, exception_retry_configuration=None
+        )
+        chain = cls(Web3(provider), confirmations=confirmations)
+        if chain_id is not None and chain.chain_id != chain_id:
+            raise ChainError(
+                f"{url} is chain {chain.chain_id}, not {chain_id}; use the RPC URL of chain {chain_id}"
+            )
+        return chain
+
+    def contract(self, name: str, address: str) -> Contract:
+        """The deployed contract `name` at an address; ChainError if no code lies there."""
+        key = (name, address)
+        if key not in self._contracts:
+            with _explained(f"reading the code at {address}"):
+                code = self.w3.eth.get_code(to_checksum_address(address))
+            if not code:
+                raise ChainError(
+                    f"no contract lies at {address} on chain {self.chain_id}: deploy first, or use "
+                    f"the deployment file of this chain"
+                )
+            abi = artifacts.load(name).abi
+            self._contracts[key] = self.w3.eth.contract(to_checksum_address(address), abi=abi)
+        return self._contracts[key]
+
+    def call(self, contract: Contract, function: str, *args: Any) -> Any:
+        """Result of a view function."""
+        with _explained(f"calling {function}", contract.abi):
+            return contract.functions[function](*args).call()
+
+    def send(
+        self, account: Account, contract: Contract, function: str, *args: Any, value: int = 0
+    ) -> Receipt:
+        """Signs, sends and waits for one transaction; raises TransactionReverted if it failed."""
+        call = contract.functions[function](*args)
+        with _explained(function, contract.abi):
+            receipt = self._transact(account, call.build_transaction, value)
+        events = self._decode(contract, receipt["logs"])
+        return Receipt(
+            receipt["transactionHash"].to_0x_hex(),
+            receipt["blockNumber"],
+            receipt["gasUsed"],
+            function,
+            events,
+        )
+
+    def deploy(self, account: Account, name: str, *args: Any) -> tuple[Contract, Receipt]:
+        """Deploys a shipped contract."""
+        artifact = artifacts.load(name)
+        factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
+        with _explained(f"deploying {name}", artifact.abi):
+            receipt = self._transact(account, factory.constructor(*args).build_transaction, 0)
+        contract = self.contract(name, receipt["contractAddress"])
+        return contract, Receipt(
+            receipt["transactionHash"].to_0x_hex(),
+            receipt["blockNumber"],
+            receipt["gasUsed"],
+            f"deploy {name}",
+        )
+
+    def transfer(self, account: Account, to: str, value: int) -> None:
+        """Sends plain wei."""
+        def build(fields: dict[str, Any]) -> dict[str, Any]:
+            return {**fields, "to": to_checksum_address(to), "chainId": self.chain_id}
+
+        with _explained(f"sending {value} wei to {to}"):
+            self._transact(account, build, value, gas=21_000)
+
+    def _transact(
+        self, account: Account, build: Callable[[Any], Any], value: int, gas: int | None = None
+    ) -> Any:
+        latest = self.w3.eth.get_block("latest")
+        base_fee = latest.get("baseFeePerGas", 0)
+        fields: dict[str, Any] = {
+            "from": account.address,
+            "value": value,
+            "nonce": self.w3.eth.get_transaction_count(account.address, "pending"),
+            "maxPriorityFeePerGas": 10**9,
+            "maxFeePerGas": 2 * base_fee + 10**9,
+        }
+        limit = gas or self.gas_limit
+        if limit is not None:
+            fields["gas"] = limit
+        transaction = build(fields)
+        if limit is None:
+            transaction["gas"] = min(transaction["gas"] * 6 // 5, latest["gasLimit"])
+        needed = value + transaction["gas"] * transaction["maxFeePerGas"]
+        if self.w3.eth.get_balance(account.address) < needed:
+            raise InsufficientFunds(
+                f"{account.address} needs {needed} wei for this transaction and its gas, and has "
+                f"{self.w3.eth.get_balance(account.address)}"
+            )
+        if self.gas_limit is not None and gas is None and "to" in transaction:
+            # With a fixed gas limit nothing was simulated yet: this call raises the revert reason.
+            self.w3.eth.call({k: v for k, v in transaction.items() if k != "nonce"})
+        signed = account.sign_transaction(transaction)
+        sent = self.w3.eth.send_raw_transaction(signed.raw_transaction)
+        receipt = self.w3.eth.wait_for_transaction_receipt(sent, timeout=120, poll_latency=0.05)
+        if receipt["status"] != 1:
+            raise TransactionReverted(f"transaction {sent.to_0x_hex()} failed on chain")
+        return receipt
+
+    def _decode(self, contract: Contract, logs: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+        decoded = []
+        for log in logs:
+            for other in (contract, *self._contracts.values()):
+                if other.address == log["address"]:
+                    found = decode_log(other, log)
+                    if found is not None:
+                        decoded.append(found)
+                    break
+        return decoded
+
+    def logs(
+        self, contract: Contract, from_block: int, topics: Sequence[Any] = ()
+    ) -> list[tuple[int, str, dict[str, Any]]]:
+        """Confirmed events `(block, name, arguments)` of a contract, oldest first."""
+        with _explained("reading events"):
+            last = self.w3.eth.block_number - self.confirmations
+            if last < from_block:
+                return []
+            found = self.w3.eth.get_logs(
+                {
+                    "address": contract.address,
+                    "fromBlock": from_block,
+                    "toBlock": last,
+                    "topics": list(topics),
+                }
+            )
+        decoded = []
+        for log in found:
+            event = decode_log(contract, log)
+            if event is not None:
+                decoded.append((log["blockNumber"], *event))
+        return decoded
+
+    @property
+    def block(self) -> int:
+        """Number of the latest block."""
+        with _explained("reading the block number"):
+            return int(self.w3.eth.block_number)
+
+    @property
+    def now(self) -> int:
+        """Timestamp of the latest block, seconds since 1970."""
+        with _explained("reading the latest block"):
+            return int(self.w3.eth.get_block("latest")["timestamp"])
+
+    def balance(self, address: str) -> int:
+        """Wei that an address holds outside of the contracts."""
+        with _explained(f"reading the balance of {address}"):
+            return int(self.w3.eth.get_balance(to_checksum_address(address)))
+
+    def wait(self, seconds: int) -> None:
+        """Lets chain time pass: travels on a test chain, sleeps on any other."""
+        if self._advance is not None:
+            self._advance(seconds)
+        else:
+            time.sleep(seconds)
+
+
+def decode_log(contract: Contract, log: Any) -> tuple[str, dict[str, Any]] | None:
+    """Name and arguments of one log entry, or None if the contract's ABI has no such event."""
+    for item in contract.abi:
+        if item["type"] != "event" or not log["topics"]:
+            continue
+        if event_topic(item) != bytes(log["topics"][0]):
+            continue
+        event = contract.events[item["name"]]()
+        return item["name"], dict(event.process_log(log)["args"])
+    return None
+
+
+def event_topic(item: Any) -> bytes:
+    """Topic 0 of an event of an ABI."""
+    return keccak(text=f"{item['name']}({','.join(_type(i) for i in item['inputs'])})")
+
+
+def _type(item: Any) -> str:
+    kind = str(item["type"])
+    if kind.startswith("tuple"):
+        return f"({','.join(_type(c) for c in item['components'])}){kind[5:]}"
+    return kind
+
+
+def encode_abi(types: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Plain ABI encoding, as `abi.encode` in Solidity."""
+    return eth_abi.encode(list(types), list(values))

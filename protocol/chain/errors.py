@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decoding what a reverted call returned into the contract's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import eth_abi
+from eth_utils import keccak
+
+from protocol import artifacts
+
+_PANIC = bytes.fromhex("4e487b71")
+_ERROR = bytes.fromhex("08c379a0")
+
+
+def decode_revert(
+    data: Any, message: str | None, abi: Sequence[dict[str, Any]] = ()
+) -> tuple[str, tuple[object, ...], str]:
+    """`(error name, arguments, sentence)` of revert data.
+
+    Errors are looked up in the given ABI, then in those of all shipped contracts, since a call may
+    pass on the error of another contract.
+    """
+    raw = _bytes(data)
+    if len(raw) < 4:
+        text = message or "reverted without a reason"
+        return "", (), text
+    selector, body = raw[:4], raw[4:]
+    if selector == _PANIC and len(body) == 32:
+        code = int.from_bytes(body)
+        return "Panic", (code,), f"reverted with panic code 0x{code:02x}"
+    if selector == _ERROR:
+        reason = eth_abi.decode(["string"], body)[0]
+        return "Error", (reason,), f"reverted: {reason}"
+    for item in (*abi, *(entry for name in artifacts.names() for entry in artifacts.load(name).abi)):
+        if item["type"] != "error":
+            continue
+        types = [entry["type"] for entry in item["inputs"]]
+        if keccak(text=f"{item['name']}({','.join(types)})")[:4] != selector:
+            continue
+        values = eth_abi.decode(types, body)
+        named = ", ".join(
+            f"{entry['name']}={_show(value)}"
+            for entry, value in zip(item["inputs"], values, strict=True)
+        )
+        return item["name"], tuple(values), f"reverted with {item['name']}({named})"
+    return "", (), f"reverted with unknown error data 0x{raw.hex()}"
+
+
+def _bytes(data: Any) -> bytes:
+    if isinstance(data, bytes | bytearray):
+        return bytes(data)
+    if isinstance(data, str) and data.startswith("0x"):
+        try:
+            return bytes.fromhex(data[2:])
+        except ValueError:
+            return b""
+    return b""
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bytes):
+        text = value.rstrip(b"\0")
+        if text and text.isascii() and text.decode().isprintable():
+            return repr(text.decode())
+        return "0x" + value.hex()
+    return str(value)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every error that Bitcourt raises on purpose.
+
+BitcourtError
+├── ProgramError            a program is not valid (names the node and the op)
+│   └── TraceError          a torch module uses something that cannot be lowered
+├── CommitmentError         bytes, roots or proofs do not belong together
+├── ArtifactError           a stored artifact is missing, truncated, too large or not what its root says
+├── NumericsError           this machine does not compute the protocol's bits (FTZ, DAZ, wrong canary)
+├── ChainError              the chain cannot be reached, is another chain, or refused a transaction
+│   ├── TransactionReverted carries the contract's custom error, decoded
+│   └── InsufficientFunds
+├── DisputeError            a move does not fit the state of the game
+└── UsageError              a command was called with something it cannot use
+"""
+
+from __future__ import annotations
+
+
+class BitcourtError(Exception):
+    """Base class. Its message names the thing at fault and what to do about it."""
+
+
+class ProgramError(BitcourtError):
+    """A program breaks a rule of the specification and must be refused before any stake moves."""
+
+
+class TraceError(ProgramError):
+    """A torch program uses an operator, dtype or shape that Bitcourt cannot lower."""
+
+
+class CommitmentError(BitcourtError):
+    """Bytes, a root and a proof do not belong together."""
+
+
+class ArtifactError(BitcourtError):
+    """A stored artifact is missing, truncated, oversized, or does not hash to its root."""
+
+
+class NumericsError(BitcourtError):
+    """The machine would not compute the protocol's bits, so it must not stake money on them."""
+
+
+class ChainError(BitcourtError):
+    """The chain is unreachable, is not the one that was asked for, or refused a transaction."""
+
+
+class TransactionReverted(ChainError):
+    """A contract refused a call.
+
+    `error` is the name of its custom error, `arguments` the decoded arguments.
+    """
+
+    def __init__(self, message: str, error: str = "", arguments: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.error = error
+        self.arguments = arguments
+
+
+class InsufficientFunds(ChainError):
+    """The account cannot pay for the transaction and its gas."""
+
+
+class DisputeError(BitcourtError):
+    """A move does not fit the state of the game."""
+
+
+class UsageError(BitcourtError):
+    """A command or function was called with something that it cannot use."""

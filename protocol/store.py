@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Artifacts by root: programs and lists of tensors, in a directory or behind any fsspec URL.
+
+Nothing from a store is trusted. A program is parsed strictly and must hash to its root; tensors are
+safetensors (never pickle), whose layout must be exactly what the program demands before a byte of
+them is used, and which must hash to theirs. Names in a store are made here from roots alone, so no
+artifact can name a path.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+
+import fsspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy
+
+from protocol import encoding
+from protocol.commitments import state_root
+from protocol.encoding import program_root
+from protocol.errors import ArtifactError, ProgramError
+from protocol.execution import Bits
+from protocol.program import DType, Program, Shape
+
+MAX_PROGRAM_BYTES = 1 << 27
+_HEADER_SLACK = 1 << 22
+"""Bytes of JSON header that a safetensors file may have beside its tensors."""
+
+_NUMPY = {DType.F32: np.dtype("<f4"), DType.I32: np.dtype("<i4")}
+Layout = Sequence[tuple[DType, Shape]]
+
+
+class Store:
+    """A place for artifacts: a directory, or an fsspec URL such as `s3://bucket/prefix`."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ArtifactError(f"cannot use {url!r} as a store: {error}") from None
+        self.url = url
+
+    def put_program(self, program: Program) -> bytes:
+        """Stores a program and returns its root."""
+        root = program_root(program)
+        self._put(f"programs/{root.hex()}", encoding.dump(program))
+        return root
+
+    def get_program(self, root: bytes) -> Program:
+        """The program with that root; ArtifactError if it is missing or another."""
+        data = self._get(f"programs/{root.hex()}", MAX_PROGRAM_BYTES)
+        try:
+            program = encoding.load(data)
+        except ProgramError as error:
+            raise ArtifactError(f"program {root.hex()} is damaged: {error}") from None
+        found = program_root(program)
+        if found != root:
+            raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
+        return program
+
+    def put_tensors(self, tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> bytes:
+        """Stores a list of tensors under their state root, which it returns.
+
+        `names` are kept for people who open the file; order, dtypes and shapes are the program's.
+        """
+        root = state_root(tensors)
+        if not self._exists(name := f"tensors/{root.hex()}.safetensors"):
+            typed = {
+                key: np.ascontiguousarray(tensor).view(_NUMPY[dtype]).reshape(shape)
+                for key, tensor, (dtype, shape) in zip(
+                    _keys(names, len(layout)), tensors, layout, strict=True
+                )
+            }
+            self._put(name, safetensors_numpy.save(typed))
+        return root
+
+    def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
+        """The tensors with that state root in the layout the program demands."""
+        expected = sum(4 * int(np.prod(shape, dtype=np.int64)) for _, shape in layout)
+        name = f"tensors/{root.hex()}.safetensors"
+        data = self._get(name, expected + _HEADER_SLACK)
+        try:
+            loaded = safetensors_numpy.load(data)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{name} is not a safetensors file: {error}") from None
+        if len(loaded) != len(layout):
+            raise ArtifactError(f"{name} holds {len(loaded)} tensors, not {len(layout)}")
+        tensors: list[Bits] = []
+        for key, (dtype, shape) in zip(sorted(loaded), layout, strict=True):
+            found = loaded[key]
+            if found.dtype != _NUMPY[dtype] or found.shape != tuple(shape):
+                raise ArtifactError(
+                    f"{name}: tensor {key} is {found.dtype} {found.shape}, the program demands "
+                    f"{_NUMPY[dtype]} {tuple(shape)}"
+                )
+            tensors.append(np.ascontiguousarray(found).view(np.uint32))
+        actual = state_root(tensors)
+        if actual != root:
+            raise ArtifactError(f"{name} holds tensors with root {actual.hex()}")
+        return tensors
+
+    def has_tensors(self, root: bytes) -> bool:
+        """True if tensors with that root are stored (not that they are the right ones)."""
+        return self._exists(f"tensors/{root.hex()}.safetensors")
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _exists(self, name: str) -> bool:
+        try:
+            return bool(self._fs.exists(self._path(name)))
+        except OSError as error:
+            raise ArtifactError(f"the store {self.url} does not answer: {error}") from None
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Writes under another name first, so that no reader ever sees half a file."""
+        path = self._path(name)
+        temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        try:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(temporary, data)
+            self._fs.mv(temporary, path)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {name} to {self.url}: {error}") from None
+
+    def _get(self, name: str, limit: int) -> bytes:
+        path = self._path(name)
+        try:
+            size = int(self._fs.size(path) or 0)
+            if size > limit:
+                raise ArtifactError(f"{name} has {size} bytes, more than the {limit} it may have")
+            return bytes(self._fs.cat_file(path, start=0, end=size))
+        except FileNotFoundError:
+            raise ArtifactError(f"{name} is not in the store {self.url}") from None
+        except OSError as error:
+            raise ArtifactError(f"cannot read {name} from {self.url}: {error}") from None
+
+
+def _keys(names: Sequence[str], count: int) -> list[str]:
+    """Sortable keys: the position, then the name for people."""
+    padded = [*names[:count], *[""] * (count - len(names))]
+    return [f"{i:05d}.{name}" if name else f"{i:05d}" for i, name in enumerate(padded)]
