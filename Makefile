@@ -8,7 +8,8 @@ RUNTIME := $(VENV)/.bitcourt-runtime
 DEV := $(VENV)/.bitcourt-dev
 TOOLS := .toolchain/bin
 WORKERS ?= 2
-PIP := $(BIN)/pip install --disable-pip-version-check --quiet
+BROWNIE_TEST := $(BIN)/brownie test --network anvil
+PIP := $(BIN)/pip install --disable-pip-version-check -qq
 
 # brownie finds anvil on PATH.
 export PATH := $(CURDIR)/$(TOOLS):$(PATH)
@@ -24,11 +25,11 @@ demo: $(RUNTIME) ## play one task with a cheating solver from posting to slashin
 
 test: $(DEV) toolchain ## check the compiled contracts, run brownie's tests, then all others
 	@$(BIN)/python -m scripts.compile_contracts --check
-	@$(MAKE) --no-print-directory brownie
+	@$(BROWNIE_TEST)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 brownie: $(DEV) toolchain ## run the contract tests under brownie
-	@$(BIN)/brownie test
+	@$(BROWNIE_TEST)
 
 lint: $(DEV) toolchain ## ruff, mypy --strict, and solc with warnings as errors
 	@$(BIN)/ruff check .

@@ -79,6 +79,10 @@ class Market:
         """A call of a view function of the market."""
         return self.chain.call(self.contracts.market, function, *args)
 
+    def view_game(self, function: str, *args: Any) -> Any:
+        """A call of a view function of the dispute game."""
+        return self.chain.call(self.contracts.game, function, *args)
+
     def free_balance(self, address: str | None = None) -> int:
         """Wei in the market that an account may lock or withdraw."""
         return int(self.view("balanceOf", address or self.address))
@@ -134,6 +138,12 @@ class Market:
     def pending(self, dispute: int) -> bool:
         """True if the dispute has no verdict yet."""
         return bool(self.view("disputes", dispute)[0] != 0)
+
+    def game_events(self, dispute: OpenDispute) -> list[tuple[str, dict[str, Any]]]:
+        """All events of one dispute in the game, oldest first; the first is its creation."""
+        topics = [None, "0x" + dispute.id.to_bytes(32).hex()]
+        found = self.chain.logs(self.contracts.game, dispute.block, topics)
+        return [(name, values) for _, name, values in found]
 
     def _events(self, name: str, task: int) -> list[tuple[int, dict[str, Any]]]:
         item = next(i for i in self.contracts.market.abi if i.get("name") == name)

@@ -11,7 +11,7 @@ disputed element from a stored trace in `protocol/one_step.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -162,8 +162,8 @@ class ReferenceExecutor:
         return tensors[node.kind][node.index] if node.kind in tensors else None
 
 
-def _tensor(patterns: object, node: Node) -> Bits:
-    return np.fromiter(patterns, np.uint32, node.numel).reshape(node.shape)  # type: ignore[call-overload, no-any-return]
+def _tensor(patterns: Iterable[int], node: Node) -> Bits:
+    return np.fromiter(patterns, np.uint32, node.numel).reshape(node.shape)
 
 
 def check_inputs(program: Program, inputs: Inputs) -> None:

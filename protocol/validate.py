@@ -31,91 +31,13 @@ from protocol.program import (
     Shape,
     View,
 )
+from protocol.resources import DEFAULT_CAPS, Caps, Resources, check_resources, label
 from protocol.views import register_dtypes, result_dtype, terms_of
 
 MAX_NUMEL: Final = (1 << 31) - 1
 """Largest number of elements of a tensor, of terms of a fold, and bound of a SAMPLE."""
 
 _LETTERS: Final = {"f": DType.F32, "i": DType.I32}
-
-
-# Cost --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What executing one step of a program takes."""
-
-    trace_bytes: int
-    """Bytes of the distinct outputs of all nodes (OUTPUT aliases not counted)."""
-    largest_bytes: int
-    """Bytes of the largest output."""
-    state_bytes: int
-    """Bytes of the state."""
-    primitives: int
-    """Evaluations of primitives, fold steps and elements without any (an FMA counts once)."""
-    reads: int
-    """Operand elements read, IOTA not counted."""
-
-
-@dataclass(frozen=True)
-class Caps:
-    """What this machine is willing to spend on one step."""
-
-    trace_bytes: int = 1 << 42
-    largest_bytes: int = 1 << 33
-    primitives: int = 1 << 52
-
-
-DEFAULT_CAPS: Final = Caps()
-
-
-def node_primitives(node: Node) -> int:
-    """Return how many primitives one node evaluates; 1 per element where there is none."""
-    if node.expression is None:
-        return 0 if node.kind in _ALIASES else node.numel
-    instructions = len(node.expression.instructions)
-    if node.kind is Kind.FOLD:
-        return node.numel * node.terms * (instructions + 1)
-    return node.numel * max(1, instructions)
-
-
-def resources(program: Program) -> Resources:
-    """Return the cost of one step; shapes need not be valid."""
-    sizes = [4 * node.numel for node in program.nodes if node.kind is not Kind.OUTPUT]
-    outputs = [4 * node.numel for node in program.nodes if node.kind is Kind.OUTPUT]
-    reads = 0
-    for node in program.nodes:
-        if node.expression is not None:
-            sources = sum(not isinstance(operand, Iota) for operand in node.expression.operands)
-            reads += sources * node.numel * (node.terms if node.kind is Kind.FOLD else 1)
-    return Resources(
-        trace_bytes=sum(sizes),
-        largest_bytes=max(sizes, default=0),
-        state_bytes=sum(outputs),
-        primitives=sum(node_primitives(node) for node in program.nodes),
-        reads=reads,
-    )
-
-
-def check_resources(program: Program, caps: Caps = DEFAULT_CAPS) -> Resources:
-    """Return the cost of one step; raises ProgramError where it is over a cap."""
-    cost = resources(program)
-    for what in ("trace_bytes", "largest_bytes", "primitives"):
-        if getattr(cost, what) > getattr(caps, what):
-            number = max(
-                range(len(program.nodes)),
-                key=lambda i: (
-                    node_primitives(program.nodes[i])
-                    if what == "primitives"
-                    else program.nodes[i].numel
-                ),
-            )
-            raise ProgramError(
-                f"a step has {what} = {getattr(cost, what):,}, the cap is "
-                f"{getattr(caps, what):,}; {_label(program, number)} has the largest share"
-            )
-    return cost
 
 
 # Scopes: what a rule looks at ------------------------------------------------------------------
@@ -127,10 +49,13 @@ class NodeScope(NamedTuple):
     program: Program
     number: int
     node: Node
+    first_readers: dict[tuple[Kind, int], Node]
+    """The first node that reads each constant and data tensor, filled while checking."""
 
     @property
     def label(self) -> str:
-        return _label(self.program, self.number)
+        """How messages name it."""
+        return label(self.program, self.number)
 
     @property
     def tensors(self) -> int:
@@ -140,14 +65,14 @@ class NodeScope(NamedTuple):
 
     @property
     def twin(self) -> Node:
-        """The node that fixes shape and dtype: of an OUTPUT its alias, of an INPUT its OUTPUT, of
-        a CONST or DATA the first node that reads the same tensor."""
-        node, nodes = self.node, self.program.nodes
-        if node.kind is Kind.OUTPUT:
-            return nodes[node.index]
-        if node.kind is Kind.INPUT:
-            return self.program.state_node(node.index)
-        return next(n for n in nodes if n.kind is node.kind and n.index == node.index)
+        """The node that fixes shape and dtype: of an OUTPUT the node it aliases, of an INPUT its
+        OUTPUT, of a CONST or DATA the first node that reads the same tensor.
+        """
+        if self.node.kind is Kind.OUTPUT:
+            return self.program.nodes[self.node.index]
+        if self.node.kind is Kind.INPUT:
+            return self.program.state_node(self.node.index)
+        return self.first_readers.setdefault((self.node.kind, self.node.index), self.node)
 
 
 class OperandScope(NamedTuple):
@@ -159,20 +84,24 @@ class OperandScope(NamedTuple):
 
     @property
     def label(self) -> str:
+        """How messages name it."""
         mode = type(self.operand).__name__.upper()
         return f"{self.outer.label} operand {self.position} ({mode})"
 
     @property
     def source(self) -> int:
+        """The node it reads, -1 for IOTA."""
         return -1 if isinstance(self.operand, Iota) else self.operand.source
 
     @property
     def source_node(self) -> Node:
+        """The node it reads."""
         return self.outer.program.nodes[self.source]
 
     @property
     def sizes(self) -> Shape:
-        return tuple(dim.size for dim in self.operand.dims) if isinstance(self.operand, View) else ()
+        """Sizes of the dims of a view."""
+        return tuple(d.size for d in self.operand.dims) if isinstance(self.operand, View) else ()
 
     @property
     def axes(self) -> int:
@@ -195,17 +124,13 @@ class InstructionScope(NamedTuple):
 
     @property
     def label(self) -> str:
+        """How messages name it."""
         return f"{self.outer.label} instruction {self.position} ({self.instruction.op.name})"
 
     @property
     def signature(self) -> str:
+        """Its operand types as letters."""
         return SIGNATURES[self.instruction.op].operands
-
-
-def _label(program: Program, number: int) -> str:
-    node = program.nodes[number]
-    name = f"{node.kind.name} {node.fold.name}" if node.kind is Kind.FOLD else node.kind.name
-    return f"node {number} ({name})"
 
 
 # The tables --------------------------------------------------------------------------------------
@@ -213,13 +138,15 @@ def _label(program: Program, number: int) -> str:
 _Scope = TypeVar("_Scope", NodeScope, OperandScope, InstructionScope)
 
 
-class Rule(NamedTuple, Generic[_Scope]):
+@dataclass(frozen=True)
+class Rule(Generic[_Scope]):
     """`requirement` is what `holds`; its braces are filled with the attributes of the scope `s`."""
 
     holds: Callable[[_Scope], bool]
     requirement: str
 
     def check(self, s: _Scope) -> None:
+        """Raise ProgramError if the rule does not hold in scope `s`."""
         if not self.holds(s):
             raise ProgramError(f"{s.label}: {self.requirement.format(s=s)}")
 
@@ -306,8 +233,10 @@ OPERAND_RULES: Final[tuple[Rule[OperandScope], ...]] = (
         "elements",
     ),
     Rule(
-        lambda s: not isinstance(s.operand, View)
-        or all(0 <= dim.lo < dim.hi <= dim.size for dim in s.operand.dims),
+        lambda s: (
+            not isinstance(s.operand, View)
+            or all(0 <= dim.lo < dim.hi <= dim.size for dim in s.operand.dims)
+        ),
         "every view dim has lo < hi <= size: {s.operand}",
     ),
     Rule(
@@ -356,12 +285,15 @@ def validate(program: Program, caps: Caps = DEFAULT_CAPS) -> Resources:
     if not 1 <= len(program.nodes) <= MAX_NODES:
         raise ProgramError(f"{len(program.nodes)} nodes, a program has 1 to {MAX_NODES}")
     if not 1 <= program.n_state <= min(MAX_TENSORS, len(program.nodes)):
-        raise ProgramError(f"n_state is {program.n_state}: it is 1 to {MAX_TENSORS}, one per OUTPUT")
+        raise ProgramError(
+            f"n_state is {program.n_state}: it is 1 to {MAX_TENSORS}, with an OUTPUT for each"
+        )
     for what, count in (("n_const", program.n_const), ("n_data", program.n_data)):
         if not 0 <= count <= MAX_TENSORS:
             raise ProgramError(f"{what} is {count}: it is 0 to {MAX_TENSORS}")
+    first_readers: dict[tuple[Kind, int], Node] = {}
     for number, node in enumerate(program.nodes):
-        scope = NodeScope(program, number, node)
+        scope = NodeScope(program, number, node, first_readers)
         try:
             encode_node(node)
         except ProgramError as error:

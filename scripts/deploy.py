@@ -6,7 +6,7 @@ Solidity source; a value that names a contract of the table stands for that cont
 if it comes later: the address of a contract follows from its deployer and nonce, so two contracts
 can each hold the other in an immutable.
 
-The addresses are printed and written to `build/deployments/<chain id>.json`.
+The addresses are printed and written to `build/addresses/<chain id>.json`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ class Step(NamedTuple):
     arguments: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
-DEPLOYMENT: tuple[Step, ...] = ()
+VERIFIER_STAKE = 10**18  # wei, what a verifier must lock to be drawn
+
+DEPLOYMENT: tuple[Step, ...] = (
+    Step("Referee"),
+    Step("DisputeGame", {"referee": "Referee"}),
+    Step("Market", {"game": "DisputeGame", "verifierStake": VERIFIER_STAKE}),
+)
 
 
 class DeploymentError(Exception):
@@ -72,10 +78,11 @@ def deploy(project: Any, deployer: Any, steps: Sequence[Step] = DEPLOYMENT) -> d
     for step in steps:
         container = project[step.contract]
         arguments = constructor_arguments(step, container.abi, addresses)
-        deployed = container.deploy(*arguments, {"from": deployer})
-        if str(deployed.address) != addresses[step.contract]:
+        # Not container.deploy(): brownie 1.22.2 fails to record deployments on live networks.
+        receipt = deployer.transfer(data=container.deploy.encode_input(*arguments), silent=True)
+        if str(receipt.contract_address) != addresses[step.contract]:
             raise DeploymentError(
-                f"{step.contract} is at {deployed.address}, not at the expected"
+                f"{step.contract} is at {receipt.contract_address}, not at the expected"
                 f" {addresses[step.contract]}: did the account send something else meanwhile?"
             )
     return addresses
@@ -86,12 +93,10 @@ def main(account: str = "") -> dict[str, str]:
     from brownie import accounts, network
     from brownie import project as projects
 
-    if not DEPLOYMENT:
-        raise DeploymentError("scripts/deploy.py has an empty table")
     deployer = accounts.load(account) if account else accounts[0]
     loaded = projects.get_loaded_projects()[0]
     addresses = deploy(loaded, deployer)
-    file = Path(loaded._path) / "build" / "deployments" / f"{network.chain.id}.json"
+    file = Path(loaded._path) / "build" / "addresses" / f"{network.chain.id}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(addresses, indent=2) + "\n")
     for name, address in addresses.items():

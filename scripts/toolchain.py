@@ -43,8 +43,16 @@ if (process.argv.includes("--version")) {
   console.log("solc, the solidity compiler commandline interface");
   console.log("Version: " + solc.version());
 } else if (process.argv.includes("--standard-json")) {
-  const input = require("fs").readFileSync(0, "utf8");
-  process.stdout.write(solc.compile(input));
+  const fs = require("fs");
+  // brownie sends only files that define contracts; like the native solc, read others from disk.
+  const read = (path) => {
+    try {
+      return { contents: fs.readFileSync(path, "utf8") };
+    } catch (error) {
+      return { error: error.message };
+    }
+  };
+  process.stdout.write(solc.compile(fs.readFileSync(0, "utf8"), { import: read }));
 } else {
   console.error("this build of solc answers only --version and --standard-json");
   process.exitCode = 1;
@@ -136,12 +144,16 @@ def _wasm_solc(install: bool) -> Path | None:
     """Return the shell script that runs the WebAssembly build; install it first if `install`."""
     folder = TOOLCHAIN / f"solc-{SOLC_VERSION}"
     script = folder / "solc"
+    driver = folder / "driver.js"
     if not script.is_file() and install:
         _npm_install(folder, f"solc@{SOLC_VERSION}")
-        (folder / "driver.js").write_text(DRIVER)
         # Relative, so that a copied or moved checkout keeps working.
         _write_script(script, 'exec node "$(dirname "$0")/driver.js" "$@"')
-    return script if script.is_file() else None
+    if not script.is_file():
+        return None
+    if not driver.is_file() or driver.read_text() != DRIVER:
+        driver.write_text(DRIVER)
+    return script
 
 
 def _write_script(path: Path, command: str) -> None:

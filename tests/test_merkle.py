@@ -190,6 +190,7 @@ def test_corrupted_consistency_proof_never_verifies(new: int, data: st.DataObjec
     assert not check(old_root, old, new_root, new, [*proof, proof[-1]])
     assert not check(old_root, old, new_root, new, [old_root, *proof])
     assert not check(old_root, 0, new_root, new, proof)
+    assert not check(new_root, 0, new_root, new, [])
     assert not check(new_root, new, old_root, old, proof)
     forked = Tree([merkle.leaf_hash(b"fork"), *LEAVES[1:new]])
     assert not check(old_root, old, forked.root, new, forked.consistency_proof(old))

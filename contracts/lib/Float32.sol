@@ -18,16 +18,20 @@ library LibFloat32 {
     uint256 private constant INFINITY = 0x7f800000;
     uint256 private constant MAGNITUDE = 0x7fffffff;
     uint256 private constant SIGN = 0x80000000;
-    /// @dev Byte n is the number of the highest bit of the nibble n.
-    uint256 private constant HIGHEST_BIT = 0x0000010102020202030303030303030300000000000000000000000000000000;
+    uint256 private constant ONE = 0x3f800000;
+    uint256 private constant HIDDEN = 0x00800000;
+    /// @dev Byte n is the number of the highest bit of n.
+    uint256 private constant HIGHEST_BIT = 0x0000010102020202030303030303030304040404040404040404040404040404;
 
     /// @dev Extra bits of a quotient: enough to round with a sticky bit.
     uint256 private constant SPARE = 64;
     /// @dev Extra bits of a radicand; its root then has at least 26 bits. Must be even.
     uint256 private constant ROOT_SPARE = 52;
-    /// @dev Two terms whose last places are further apart than this meet as "large and a bit": 48 bits
-    /// of a product cannot reach the 24 bits that are kept of the other term.
-    int256 private constant FAR = 64;
+    /// @dev Two terms whose last places are further apart than this meet as "large and a bit": the small
+    /// one, of 48 bits at most, cannot reach the 24 bits that are kept of the large one. A zero product
+    /// is never the large one (its place is at most 253 - 149); a zero addend may be, but the product is
+    /// then so small that it rounds to zero with or without its true size.
+    int256 private constant FAR = 112;
 
     // Representation ---------------------------------------------------------------------------------
 
@@ -51,11 +55,6 @@ library LibFloat32 {
 
     function _isNan(uint256 x) private pure returns (bool) {
         return x & MAGNITUDE > INFINITY;
-    }
-
-    /// @dev NaN or infinite: the exponent field is all ones.
-    function _isSpecial(uint256 x) private pure returns (bool) {
-        return x & MAGNITUDE >= INFINITY;
     }
 
     function _isInfinite(uint256 x) private pure returns (bool) {
@@ -84,17 +83,17 @@ library LibFloat32 {
     /// of the rounding step into the next binade by themselves; past the largest binade is infinity.
     /// With 24 zero bits appended at least one bit is always dropped, so there is no case to tell apart.
     /// @param sign In bit 31.
-    /// @param significand Below 2**128; if inexact, its lowest bit is sticky and it has 26 bits or more.
+    /// @param significand Below 2**160; if inexact, its lowest bit is sticky and it has 26 bits or more.
     /// @param place At least -220, so that at most 244 bits are dropped.
     function _round(uint256 sign, uint256 significand, int256 place) private pure returns (uint256 result) {
         assembly ("memory-safe") {
-            // Number of the highest bit, by bisection; a table ends it.
-            let top := shl(6, lt(0xffffffffffffffff, significand))
-            top := or(top, shl(5, lt(0xffffffff, shr(top, significand))))
-            top := or(top, shl(4, lt(0xffff, shr(top, significand))))
-            top := or(top, shl(3, lt(0xff, shr(top, significand))))
-            top := or(top, shl(2, lt(0xf, shr(top, significand))))
-            top := or(top, byte(shr(top, significand), HIGHEST_BIT))
+            // Number of the highest bit: halve the range 160, 80, 40 ... down to 5 bits and a table.
+            let top := mul(80, lt(0xffffffffffffffffffff, significand))
+            top := add(top, mul(40, lt(0xffffffffff, shr(top, significand))))
+            top := add(top, mul(20, lt(0xfffff, shr(top, significand))))
+            top := add(top, mul(10, lt(0x3ff, shr(top, significand))))
+            top := add(top, mul(5, lt(0x1f, shr(top, significand))))
+            top := add(top, byte(shr(top, significand), HIGHEST_BIT))
 
             let kept := sub(add(top, place), 23) // the last place kept ...
             kept := mul(kept, sgt(kept, 0)) // ... is never below 0
@@ -108,103 +107,90 @@ library LibFloat32 {
         }
     }
 
-    /// @dev Rounds the sum of two signed exact numbers, x below 2**48 and y below 2**24. A sum of zero
-    /// has its sign by section 6.3. Zero terms are handled first, since their place says nothing.
-    function _sum(uint256 xSign, uint256 x, int256 xPlace, uint256 ySign, uint256 y, int256 yPlace)
-        private
-        pure
-        returns (uint256)
-    {
-        unchecked {
-            if (x * y == 0) {
-                if (x != 0) return _round(xSign, x, xPlace);
-                if (y != 0) return _round(ySign, y, yPlace);
-                return xSign & ySign;
-            }
-            int256 apart = xPlace - yPlace;
-            if (apart > 0) {
-                if (apart > FAR) (apart, y) = (FAR, 1);
-                x <<= uint256(apart);
-                xPlace -= apart;
-            } else {
-                if (apart < -FAR) (apart, x, xPlace) = (-FAR, 1, yPlace - FAR);
-                y <<= uint256(-apart);
-            }
-            if (xSign == ySign) {
-                x += y;
-            } else {
-                if (x == y) return 0;
-                if (x > y) x -= y;
-                else (xSign, x) = (ySign, y - x);
-            }
-            return _round(xSign, x, xPlace);
-        }
-    }
-
     // Arithmetic -------------------------------------------------------------------------------------
 
-    /// @notice x + y (section 5.4.1). Opposite infinities give NaN; x + (-x) is +0.
+    /// @notice x + y (section 5.4.1), which is x * 1 + y. Opposite infinities give NaN; x + (-x) is +0.
     function add(Float32 x, Float32 y) internal pure returns (Float32) {
-        return _float(_add(_word(x), _word(y)));
+        return _float(_fma(_word(x), ONE, _word(y)));
     }
 
     /// @notice x - y (section 5.4.1), which is x + (-y).
     function sub(Float32 x, Float32 y) internal pure returns (Float32) {
-        return _float(_add(_word(x), _word(y) ^ SIGN));
+        return _float(_fma(_word(x), ONE, _word(y) ^ SIGN));
     }
 
-    function _add(uint256 a, uint256 b) private pure returns (uint256) {
-        if (_isSpecial(a) || _isSpecial(b)) {
-            if (_isNan(a) || _isNan(b)) return NAN;
-            if (_isInfinite(a)) return _isInfinite(b) && a != b ? NAN : a;
-            return b;
-        }
-        (uint256 aSignificand, uint256 aPlace) = _exact(a);
-        (uint256 bSignificand, uint256 bPlace) = _exact(b);
-        return _sum(a & SIGN, aSignificand, int256(aPlace), b & SIGN, bSignificand, int256(bPlace));
-    }
-
-    /// @notice x * y (section 5.4.1). Zero times infinity is NaN.
+    /// @notice x * y (section 5.4.1), to which a zero of the same sign is added. Zero times infinity is NaN.
     function mul(Float32 x, Float32 y) internal pure returns (Float32) {
-        unchecked {
-            (uint256 a, uint256 b) = (_word(x), _word(y));
-            uint256 sign = (a ^ b) & SIGN;
-            if (_isSpecial(a) || _isSpecial(b)) {
-                if (_isNan(a) || _isNan(b) || _isZero(a) || _isZero(b)) return _float(NAN);
-                return _float(sign | INFINITY);
-            }
-            (uint256 aSignificand, uint256 aPlace) = _exact(a);
-            (uint256 bSignificand, uint256 bPlace) = _exact(b);
-            uint256 product = aSignificand * bSignificand;
-            if (product == 0) return _float(sign);
-            return _float(_round(sign, product, int256(aPlace + bPlace) - 149));
-        }
+        return _float(_fma(_word(x), _word(y), (_word(x) ^ _word(y)) & SIGN));
     }
 
     /// @notice x * y + z, rounded once (section 5.4.1). Zero times infinity plus anything is NaN.
     function fma(Float32 x, Float32 y, Float32 z) internal pure returns (Float32) {
+        return _float(_fma(_word(x), _word(y), _word(z)));
+    }
+
+    function _fma(uint256 a, uint256 b, uint256 c) private pure returns (uint256) {
         unchecked {
-            (uint256 a, uint256 b, uint256 c) = (_word(x), _word(y), _word(z));
             uint256 sign = (a ^ b) & SIGN;
-            if (_isSpecial(a) || _isSpecial(b) || _isSpecial(c)) return _float(_fmaSpecial(a, b, c, sign));
-            (uint256 aSignificand, uint256 aPlace) = _exact(a);
-            (uint256 bSignificand, uint256 bPlace) = _exact(b);
-            (uint256 cSignificand, uint256 cPlace) = _exact(c);
-            uint256 product = aSignificand * bSignificand;
-            int256 place = int256(aPlace + bPlace) - 149;
-            return _float(_sum(sign, product, place, c & SIGN, cSignificand, int256(cPlace)));
+            uint256 cSign = c & SIGN;
+            int256 place;
+            int256 cPlace;
+            a &= MAGNITUDE;
+            b &= MAGNITUDE;
+            c &= MAGNITUDE;
+            // One more in its field carries a NaN or infinity into bit 31.
+            if (((a + HIDDEN) | (b + HIDDEN) | (c + HIDDEN)) & SIGN != 0) {
+                return _fmaSpecial(sign, a, b, cSign, c);
+            }
+            assembly ("memory-safe") {
+                // Three times `_exact`, because a call would cost more than the work.
+                place := shr(23, a)
+                place := sub(place, gt(place, 0))
+                a := sub(a, shl(23, place))
+                cPlace := shr(23, b)
+                cPlace := sub(cPlace, gt(cPlace, 0))
+                b := sub(b, shl(23, cPlace))
+                place := sub(add(place, cPlace), 149)
+                cPlace := shr(23, c)
+                cPlace := sub(cPlace, gt(cPlace, 0))
+                c := sub(c, shl(23, cPlace))
+            }
+            uint256 total = a * b;
+            int256 apart = place - cPlace;
+            if (apart > 0) {
+                if (apart > FAR) (apart, c) = (FAR, _sticky(c));
+                total <<= uint256(apart);
+                place -= apart;
+            } else {
+                if (apart < -FAR) (apart, total, place) = (-FAR, _sticky(total), cPlace - FAR);
+                c <<= uint256(-apart);
+            }
+            if (sign == cSign) {
+                total += c;
+                if (total == 0) return sign;
+            } else {
+                if (total == c) return 0;
+                if (total > c) total -= c;
+                else (sign, total) = (cSign, c - total);
+            }
+            return _round(sign, total, place);
         }
     }
 
-    /// @dev At least one of the three is a NaN or infinite.
-    function _fmaSpecial(uint256 a, uint256 b, uint256 c, uint256 sign) private pure returns (uint256) {
-        if (_isNan(a) || _isNan(b) || _isNan(c)) return NAN;
-        if (_isInfinite(a) || _isInfinite(b)) {
-            if (_isZero(a) || _isZero(b)) return NAN;
-            uint256 product = sign | INFINITY;
-            return _isInfinite(c) && c != product ? NAN : product;
-        }
-        return c;
+    /// @dev At least one of the magnitudes a, b, c is a NaN or infinite.
+    function _fmaSpecial(uint256 sign, uint256 a, uint256 b, uint256 cSign, uint256 c)
+        private
+        pure
+        returns (uint256)
+    {
+        if (a > INFINITY || b > INFINITY || c > INFINITY) return NAN;
+        if (a != INFINITY && b != INFINITY) return cSign | INFINITY;
+        if (a == 0 || b == 0) return NAN;
+        return c == INFINITY && cSign != sign ? NAN : sign | INFINITY;
+    }
+
+    function _sticky(uint256 x) private pure returns (uint256) {
+        return x == 0 ? 0 : 1;
     }
 
     /// @notice x / y (section 5.4.1). Zero by zero and infinity by infinity are NaN.

@@ -35,16 +35,24 @@ def test_deploying_again_gives_fresh_addresses(project: Any, accounts: Any) -> N
 
 
 def test_a_transaction_in_between_stops_the_deployment(project: Any, accounts: Any) -> None:
-    deployer, other = accounts[2], accounts[3]
+    hasty_deployer, other = accounts[2], accounts[3]
 
-    class Hasty:
-        """Deploys after the account has sent something else."""
+    class Interrupted:
+        """An account that sends something else just before the deployment."""
 
-        abi: list[dict[str, Any]] = []  # noqa: RUF012
+        nonce = hasty_deployer.nonce
 
-        def deploy(self, transaction: dict[str, Any]) -> Any:
-            deployer.transfer(other, 1)
-            return project["Referee"].deploy(transaction)
+        def __str__(self) -> str:
+            return str(hasty_deployer)
+
+        def transfer(self, **transaction: Any) -> Any:
+            hasty_deployer.transfer(other, 1)
+            return hasty_deployer.transfer(**transaction)
 
     with pytest.raises(script.DeploymentError, match="not at the expected"):
-        script.deploy({"Referee": Hasty()}, deployer, [script.Step("Referee")])
+        script.deploy(project, Interrupted(), [script.Step("Referee")])
+
+
+def test_arguments_that_do_not_fit_the_constructor_are_named(project: Any, accounts: Any) -> None:
+    with pytest.raises(script.DeploymentError, match="the constructor of Referee takes"):
+        script.deploy(project, accounts[4], [script.Step("Referee", {"nonsense": 1})])

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the commands do, apart from their options."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bitcourt.job import load_job
+from protocol.agent import Agent
+from protocol.bundle import Bundle, state_layout
+from protocol.errors import ChainError, UsageError
+from protocol.market import Market
+from protocol.store import Store
+from protocol.task import Status
+
+log = logging.getLogger("bitcourt")
+
+
+def submit_job(
+    market: Market,
+    path: Path,
+    store_url: str,
+    budget: int,
+    steps: int | None,
+    segment_steps: int | None,
+    terms: dict[str, int],
+    wait: bool,
+) -> dict[str, Any]:
+    """Traces, publishes and posts; `budget` is in wei and the verifiers' fees come on top."""
+    job = load_job(path)
+    bundle = job.bundle()
+    spec = bundle.spec(
+        seed=secrets.token_bytes(32),
+        steps=steps or job.steps,
+        segment_steps=segment_steps or min(job.segment_steps, steps or job.steps),
+        **terms,
+    )
+    # A directory becomes absolute: solvers run elsewhere.
+    url = store_url if "://" in store_url else str(Path(store_url).resolve())
+    bundle.publish(Store(url))
+    value = budget + spec.committee * spec.verifier_fee
+    receipt = market.send("post", spec.as_abi(), url, value=value)
+    task = int(receipt.event("TaskPosted")["id"])
+    result: dict[str, Any] = {
+        "task": task,
+        "program": spec.program_root.hex(),
+        "nodes": spec.n_nodes,
+        "steps": spec.steps,
+        "segments": spec.segments,
+        "store": url,
+        "budget_wei": budget,
+    }
+    if not wait:
+        return result
+    state = market.state(task)
+    while not state.status.final:
+        time.sleep(1)
+        state = market.state(task)
+    result["status"] = state.status.name.capitalize()
+    if state.status == Status.SETTLED and job.metric is not None:
+        trained = final_state(market, task)
+        result["metric"] = job.metric(job.load_state(bundle.program.state_names, trained))
+    return result
+
+
+def run_agent(agent: Agent, poll: float, until: set[int] | None, console: Console) -> None:
+    """Polls until interrupted, or until all of the given tasks have ended.
+
+    An endpoint that stops answering is tried again: the agent's stake is at risk while it is away.
+    """
+    seen: dict[int, Status] = {}
+    while True:
+        try:
+            moved = agent.poll()
+            for task in range(1, agent.market.task_count() + 1):
+                status = agent.market.state(task).status
+                if seen.get(task) != status:
+                    seen[task] = status
+                    console.print(f"task {task}: {status.name.capitalize()}")
+        except ChainError as error:
+            log.warning("%s; trying again", error)
+            moved = False
+        if until and all(seen.get(task, Status.NONE).final for task in until):
+            return
+        if not moved:
+            time.sleep(poll)
+
+
+def describe(market: Market, task: int) -> dict[str, Any]:
+    """A task's terms and state, for people and programs."""
+    posted, state = market.posted(task), market.state(task)
+    return {
+        "task": task,
+        "status": state.status.name.capitalize(),
+        "submitter": posted.submitter,
+        "solver": state.solver if int(state.solver, 16) else None,
+        "price_wei": state.price,
+        "deadline": state.deadline,
+        "seconds_left": max(0, state.deadline - market.chain.now),
+        "checkpoints": f"{state.log_size} of {posted.spec.segments + 1}",
+        "program": posted.spec.program_root.hex(),
+        "final_state": state.final_root.hex() if any(state.final_root) else None,
+        "runs": [[run.first, run.count] for run in market.runs(task)],
+        "verifiers": {s.verifier: s.state.name.lower() for s in market.seats(task)},
+        "open_disputes": state.open_disputes,
+        "store": posted.artifacts,
+    }
+
+
+def final_state(market: Market, task: int) -> list[Any]:
+    """The delivered state of a settled task, loaded from its store and checked against its root."""
+    posted, state = market.posted(task), market.state(task)
+    if state.status != Status.SETTLED:
+        raise UsageError(f"task {task} is {state.status.name.capitalize()}, it has no final state")
+    program = Store(posted.artifacts).get_program(posted.spec.program_root)
+    return Store(posted.artifacts).get_tensors(state.final_root, state_layout(program))
+
+
+def fetch_final(market: Market, task: int, out: Path) -> int:
+    """Writes the final state under its PyTorch names; returns the number of tensors."""
+    from safetensors.numpy import save_file
+
+    posted = market.posted(task)
+    tensors = final_state(market, task)
+    program = Bundle.fetch(Store(posted.artifacts), posted.spec).program
+    named = {
+        name: bits.view("<f4" if dtype == 0 else "<i4").reshape(shape)
+        for name, bits, (dtype, shape) in zip(
+            program.state_names, tensors, state_layout(program), strict=True
+        )
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(named, out)
+    return len(named)

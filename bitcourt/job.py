@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a submitter writes: a model, a loss, an optimizer and data, as in any PyTorch script."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from protocol.bundle import Bundle
+from protocol.errors import UsageError
+from protocol.execution import Bits
+from protocol.tracing import trace
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Metric = Callable[[torch.nn.Module], float]
+
+
+@dataclass
+class Job:
+    """A training job.
+
+    `dataset` is a pair (inputs, targets) whose first axes are the examples; every step draws
+    `batch_size` of them at random, with replacement, from the task's seed. `metric` scores a trained
+    module (such as accuracy on held-out data); `steps` and `segment_steps` are defaults.
+    """
+
+    module: torch.nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    dataset: tuple[torch.Tensor, torch.Tensor]
+    batch_size: int
+    steps: int
+    segment_steps: int
+    metric: Metric | None = None
+
+    def bundle(self) -> Bundle:
+        """Traces one training step and packs it with the initial state and the data."""
+        traced = trace(
+            self.module,
+            self.loss,
+            self.optimizer,
+            dataset=self.dataset,
+            batch_size=self.batch_size,
+        )
+        return Bundle(traced.program, traced.state, traced.constants, traced.data)
+
+    def load_state(self, names: Sequence[str], state: Sequence[Bits]) -> torch.nn.Module:
+        """The module with the parameters and buffers of a trained state. Changes it in place."""
+        own = self.module.state_dict()
+        found = dict(zip(names, state, strict=True))
+        for name, tensor in own.items():
+            if name not in found:
+                raise UsageError(f"the trained state has no tensor {name!r}")
+            bits = torch.from_numpy(found[name].view("int32").copy())
+            value = bits.view(torch.float32) if tensor.is_floating_point() else bits
+            tensor.copy_(value.reshape(tensor.shape))
+        return self.module
+
+
+def load_job(path: Path) -> Job:
+    """The job that a Python file's function `job()` returns."""
+    spec = importlib.util.spec_from_file_location(f"bitcourt_job_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        job = module.job()
+    except AttributeError as error:
+        raise UsageError(f"{path} must define job() -> bitcourt.Job ({error})") from None
+    except (ImportError, SyntaxError, NameError) as error:
+        raise UsageError(f"{path} cannot be imported: {error}") from None
+    if not isinstance(job, Job):
+        raise UsageError(f"job() in {path} returned {type(job).__name__}, not bitcourt.Job")
+    return job

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stage for one task: a chain, contracts, funded accounts, and a loop that lets agents act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitcourt.lab.ledger import Ledger
+from protocol.agent import Agent
+from protocol.bundle import Bundle
+from protocol.chain.client import Account, Chain, new_account
+from protocol.chain.deployment import Deployment, deploy
+from protocol.errors import BitcourtError
+from protocol.market import Market
+from protocol.store import Store
+from protocol.task import Status, TaskSpec, TaskState
+
+ETHER = 10**18
+
+
+@dataclass
+class Stage:
+    """Everything that the parties of a task share."""
+
+    chain: Chain
+    faucet: Account
+    deployment: Deployment
+    store: Store
+    ledger: Ledger
+    directory: Path
+
+    @classmethod
+    def build(cls, chain: Chain, faucet: Account, directory: Path, store: str = "") -> Stage:
+        """Deploys the contracts; artifacts go to `directory/store` unless a store URL is given."""
+        deployment = deploy(chain, faucet)
+        url = store or str((directory / "store").resolve())
+        return cls(chain, faucet, deployment, Store(url), Ledger(), directory)
+
+    def party(self, role: str, ether: int = 100) -> Market:
+        """A new funded account, as a client of the market."""
+        account = new_account()
+        self.chain.transfer(self.faucet, account.address, ether * ETHER)
+        self.ledger.roles[account.address] = role
+        return Market(self.chain, self.deployment, account, self.ledger.record)
+
+    def post(self, submitter: Market, bundle: Bundle, spec: TaskSpec, budget: int) -> int:
+        """Publishes the bundle and posts the task; the fees come on top of the budget."""
+        bundle.publish(self.store)
+        value = budget + spec.committee * spec.verifier_fee
+        receipt = submitter.send("post", spec.as_abi(), self.store.url, value=value)
+        return int(receipt.event("TaskPosted")["id"])
+
+    def play(
+        self,
+        task: int,
+        market: Market,
+        agents: list[Agent],
+        watch: Callable[[TaskState], None] = lambda _: None,
+        limit: int = 2000,
+    ) -> TaskState:
+        """Lets the agents act in turn until the task has ended.
+
+        Whenever none of them has anything to do, chain time passes: a block first, then up to the
+        deadline that the task or one of its disputes is waiting for.
+        """
+        idle = 0
+        for _ in range(limit):
+            state = market.state(task)
+            watch(state)
+            if state.status.final and not state.open_disputes:
+                return state
+            if any([agent.poll() for agent in agents]):
+                idle = 0
+                continue
+            idle += 1
+            if idle == 1:
+                self.chain.wait(1)
+            elif state.open_disputes:
+                self.chain.wait(market.posted(task).spec.dispute_clock)
+            elif state.status != Status.NONE:
+                self.chain.wait(max(1, state.deadline - self.chain.now + 1))
+        raise BitcourtError(f"task {task} did not end: it is {market.state(task)}")

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity 0.8.30;
+
+import {Context, IReferee, NodeFacts, Proof, Question} from "../interfaces/IReferee.sol";
+import {Merkle} from "../lib/Merkle.sol";
+
+/// @title A referee for tests of the game alone, whose truth is a hash: `tests/toy.py` is the same in Python.
+/// @notice A node is `u8 kind, u8 fold, u8 lanes, u32 numel, u32 terms, u32 index` (big-endian). Term k of element
+/// e of node i in step t is the first word of keccak256(seed, t, i, e, k); a MAP's element is its term 0. A fold
+/// adds modulo 2^32, beginning with 7, and is finished by flipping all bits. A MAP posts its value, a FOLD its
+/// term, so RESULT compares with the claim and OPERAND with the truth.
+contract ToyReferee is IReferee {
+    uint32 private constant IDENTITY = 7;
+    uint8 private constant RESULT = 0;
+    uint8 private constant OPERAND = 2;
+    uint8 private constant ELEMENT = 3;
+    uint8 private constant ROOT = 4;
+    uint8 private constant INPUT = 0x01;
+    uint8 private constant MAP = 0x10;
+    uint8 private constant FOLD = 0x11;
+    uint8 private constant OUTPUT = 0x20;
+
+    error MalformedNode(uint256 length);
+    error MalformedProof(uint8 kind);
+
+    function facts(bytes calldata node) public pure returns (NodeFacts memory) {
+        if (node.length != 15) revert MalformedNode(node.length);
+        return NodeFacts({
+            kind: uint8(node[0]),
+            fold: uint8(node[1]),
+            lanes: uint8(node[2]),
+            numel: uint32(bytes4(node[3:7])),
+            terms: uint32(bytes4(node[7:11]))
+        });
+    }
+
+    function combine(uint8, uint32 a, uint32 b) public pure returns (uint32) {
+        unchecked {
+            return a + b;
+        }
+    }
+
+    function identity(uint8) external pure returns (uint32) {
+        return IDENTITY;
+    }
+
+    function finish(uint8, uint32 s) public pure returns (uint32) {
+        return ~s;
+    }
+
+    function combineLanes(uint8 fold, uint64 terms, bytes calldata lanes) external pure returns (uint32, bool) {
+        uint32 sum = 0;
+        bool holds = true;
+        for (uint256 lane = 0; lane < 16; lane++) {
+            uint32 value = uint32(bytes4(lanes[4 * lane:]));
+            sum = combine(fold, sum, value);
+            if (lane >= terms && value != IDENTITY) holds = false;
+        }
+        return (finish(fold, sum), holds);
+    }
+
+    function convicts(Context calldata context, Question calldata q, Proof calldata proof)
+        external
+        view
+        returns (bool)
+    {
+        uint8 kind = facts(proof.node).kind;
+        if (proof.kind == ROOT) return _rootDiffers(context, q, proof, kind);
+        uint32 truth = _truth(context.seed, q);
+        if (proof.kind == ELEMENT && kind != MAP && kind != FOLD) return truth != q.value;
+        if ((kind != MAP && kind != FOLD) || keccak256(proof.values) != q.valuesHash) {
+            revert MalformedProof(proof.kind);
+        }
+        if (proof.values.length != 4) return proof.kind == RESULT;
+        uint32 posted = uint32(bytes4(proof.values));
+        if (proof.kind == OPERAND) return posted != truth;
+        if (proof.kind != RESULT) revert MalformedProof(proof.kind);
+        return kind == MAP ? posted != q.value : combine(0, q.accBefore, posted) != q.accAfter;
+    }
+
+    function _truth(bytes32 seed, Question calldata q) private pure returns (uint32) {
+        return uint32(bytes4(keccak256(abi.encodePacked(seed, q.step, q.node, q.element, q.term))));
+    }
+
+    function _rootDiffers(Context calldata context, Question calldata q, Proof calldata proof, uint8 kind)
+        private
+        view
+        returns (bool)
+    {
+        uint256 index = uint32(bytes4(proof.node[11:15]));
+        bytes32 leaf = Merkle.leafHash32(proof.root);
+        (bytes32 tree, uint256 size) = (context.dataRoot, context.nData);
+        if (kind == INPUT) (tree, size) = (q.stateBefore, context.nState);
+        else if (kind == OUTPUT) (tree, size) = (q.traceRoot, context.nNodes);
+        if (!Merkle.verifyInclusion(tree, size, index, leaf, proof.rootProof)) revert MalformedProof(proof.kind);
+        return leaf != q.cursor;
+    }
+}

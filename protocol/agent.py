@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What solvers and verifiers have in common: polling the chain, and playing disputes.
+
+An agent keeps nothing that it could not find again: each poll reads where the tasks stand and makes
+the moves that are due. A call that fails because somebody else was faster, or because the chain
+moved on, is looked at again by the next poll.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from protocol.bundle import Bundle, ExecutorFactory
+from protocol.dispute import GameView, Role, next_move, turn_of
+from protocol.errors import ArtifactError, BitcourtError, DisputeError, TransactionReverted
+from protocol.execution import Bits, Executor
+from protocol.market import Market, OpenDispute
+from protocol.secrets import Secrets
+from protocol.store import Store
+from protocol.task import TaskState
+from protocol.witness import ReplayWitness, Witness
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase (`train`, `replay`), what is done, and how much there is in all."""
+
+log = logging.getLogger("bitcourt")
+
+
+def silent(_phase: str, _done: int, _total: int) -> None:
+    """Progress that shows nothing."""
+
+
+@dataclass
+class _Game:
+    """One dispute being played: the view so far and where its next events begin."""
+
+    view: GameView
+    witness: Witness
+    events: int = 0
+
+
+class Agent(ABC):
+    """An account that acts in tasks. `poll` makes whatever moves are due."""
+
+    def __init__(self, market: Market, executor: ExecutorFactory, progress: Progress) -> None:
+        self.market = market
+        self.progress = progress
+        self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
+        self._make_executor = executor
+        self._bundles: dict[int, Bundle] = {}
+        self._executors: dict[int, Executor] = {}
+        self._games: dict[int, _Game] = {}
+        self._ended: set[int] = set()
+        self._complaints: dict[int, str] = {}
+
+    @abstractmethod
+    def act(self, task: int, state: TaskState) -> bool:
+        """Makes the moves that are due in one task; True if it made one."""
+
+    def poll(self) -> bool:
+        """Makes the moves that are due in all tasks; True if it made any.
+
+        An error in one task is logged once and never keeps the others waiting.
+        """
+        moved = False
+        for task in range(1, self.market.task_count() + 1):
+            if task in self._ended:
+                continue
+            try:
+                state = self.market.state(task)
+                if state.status.final and not state.open_disputes:
+                    self._ended.add(task)
+                    continue
+                moved |= self.act(task, state)
+                self._complaints.pop(task, None)
+            except (TransactionReverted, ArtifactError, DisputeError) as error:
+                self._complain(task, error)
+        return moved
+
+    def _complain(self, task: int, error: BitcourtError) -> None:
+        text = f"task {task}: {error}"
+        if self._complaints.get(task) != text:
+            self._complaints[task] = text
+            log.warning(text)
+
+    def bundle(self, task: int) -> Bundle:
+        """All bytes of a task, fetched and checked once."""
+        if task not in self._bundles:
+            posted = self.market.posted(task)
+            self._bundles[task] = Bundle.fetch(Store(posted.artifacts), posted.spec)
+        return self._bundles[task]
+
+    def executor(self, task: int) -> Executor:
+        """The executor of a task's program."""
+        if task not in self._executors:
+            bundle = self.bundle(task)
+            inputs = bundle.inputs(self.market.posted(task).spec.seed)
+            self._executors[task] = self._make_executor(bundle.program, inputs)
+        return self._executors[task]
+
+    def replay(self, task: int, start: Sequence[Bits], steps: range) -> Witness:
+        """A witness over some steps from a start state."""
+        bundle = self.bundle(task)
+        inputs = bundle.inputs(self.market.posted(task).spec.seed)
+        executor = self.executor(task)
+        return ReplayWitness(bundle.program, executor, inputs, start, steps.start, len(steps))
+
+    def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
+        """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""
+        game = self._follow(dispute, witness)
+        view = game.view
+        own = Role.DEFENDANT if view.defendant == self.market.address else Role.CHALLENGER
+        if view.finished:
+            return False
+        if turn_of(view.phase) is not own:
+            if not self.market.view_game("isExpired", dispute.id):
+                return False
+            self.market.send_move("timeout", dispute.id)
+            return True
+        move = next_move(view, game.witness, own)
+        if move is None:
+            return False
+        self.progress(f"dispute:{move.function}", view.moves, 0)
+        self.market.send_move(move.function, *move.args())
+        return True
+
+    def view_of(self, dispute: int) -> GameView | None:
+        """The dispute as this agent last saw it."""
+        game = self._games.get(dispute)
+        return game.view if game is not None else None
+
+    def _follow(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> _Game:
+        """Brings the view of a dispute up to the chain's events."""
+        events = self.market.game_events(dispute)
+        game = self._games.get(dispute.id)
+        if game is None:
+            game = _Game(GameView.created(events[0][1]), witness(), 1)
+            self._games[dispute.id] = game
+        for name, values in events[game.events :]:
+            game.view.apply(name, values)
+        game.events = len(events)
+        return game
+

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MAP: one loop nest over the merged output axes, vectors along the innermost."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from protocol.executor.evaluation import Evaluation
+from protocol.executor.kernel import Context, Shape, power_below, store, window, windows
+from protocol.executor.primitives import canonicalized
+
+
+def emit_map(context: Context) -> Shape:
+    """Emit the body of a MAP kernel. Units are positions of its outermost loop."""
+    em, extents = context.em, context.extents
+    axis = len(extents) - 1
+    width = power_below(min(context.target.width, extents[axis])) if extents else 1
+    coordinates: list[str] = []
+    units = 1
+    with ExitStack() as nest:
+        for place, extent in enumerate(extents):
+            count = windows(extent, width) if place == axis else extent
+            if place == 0:
+                units = count
+                index = nest.enter_context(em.loop("%begin", "%end"))
+            else:
+                index = nest.enter_context(em.loop(0, count))
+            coordinates.append(window(em, index, extent, width) if place == axis else index)
+        if not extents:
+            nest.enter_context(em.loop("%begin", "%end"))
+        expression = context.node.body
+        lanes_axis = axis if width > 1 else -1
+        evaluation = Evaluation(em, context.body, expression, coordinates, lanes_axis, width)
+        letter = "i" if context.node.dtype else "f"
+        value = evaluation.value(expression.results[0], letter)
+        store(context, canonicalized(em, value), coordinates, axis, width)
+    return Shape(units)

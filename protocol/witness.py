@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a player of the dispute game knows: a segment of steps, down to any single value.
+
+`Witness` is what `protocol.dispute` asks for. `ReplayWitness` answers by replaying the segment with
+an executor, as late as possible: the steps run once for the state roots; one step's tensors are
+recomputed only when the game has come down to that step, and hashed tensor by tensor; the inside of
+one element (lanes, accumulators, values) is evaluated in Python for that element alone.
+
+Steps are counted in the segment from 0 here; `first_step` makes them numbers of the whole task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from protocol import fold as folds
+from protocol.commitments import program_tree, roots_tree, state_root, step_log_tree, tensor_roots
+from protocol.encoding import encode_node
+from protocol.errors import UsageError
+from protocol.execution import Bits, Executor, Inputs
+from protocol.game_view import GameView, Phase
+from protocol.merkle import Tree
+from protocol.one_step import TraceEvidence, find_proof
+from protocol.program import Program
+from protocol.reference import Evaluator, element_values
+from protocol.tensor_tree import chunk, tensor_tree
+
+if TYPE_CHECKING:
+    from protocol.question import Proof
+
+
+class Witness(Protocol):
+    """Everything that a player may have to show or compare."""
+
+    def step_log(self) -> Tree:
+        """Return the tree over the state roots after each step of the segment."""
+        ...
+
+    def state_root(self, step: int) -> bytes:
+        """Return the state root after `step`; step -1 stands for the start of the segment."""
+        ...
+
+    def state_tree(self, step: int) -> Tree:
+        """Return the tree of the state after `step`."""
+        ...
+
+    def state_tensor_root(self, step: int, tensor: int) -> bytes:
+        """Return the root of one tensor of that state."""
+        ...
+
+    def trace_tree(self, step: int) -> Tree:
+        """Return the tree over the outputs of all nodes in `step`."""
+        ...
+
+    def node_tree(self, step: int, node: int) -> Tree:
+        """Return the tree over the chunks of one node's output."""
+        ...
+
+    def chunk(self, step: int, node: int, index: int) -> bytes:
+        """Return one chunk of that output."""
+        ...
+
+    def lanes(self, step: int, node: int, element: int) -> list[int]:
+        """Return the sixteen lane results of one element of a FOLD."""
+        ...
+
+    def accumulators(
+        self, step: int, node: int, element: int, lane: int, level: int, chain: int
+    ) -> list[int]:
+        """Return acc_1 .. acc_m of one chain of one element of a FOLD."""
+        ...
+
+    def values(self, step: int, node: int, element: int, term: int | None) -> list[int]:
+        """Return the operands' values and the instructions' results at an element (and term)."""
+        ...
+
+    def node_encoding(self, node: int) -> bytes:
+        """Return the node's bytes in the program."""
+        ...
+
+    def node_proof(self, node: int) -> list[bytes]:
+        """Return the inclusion proof of the node in the program."""
+        ...
+
+    def proof(self, view: GameView) -> Proof | None:
+        """Return the one-step proof against the claim in `view`, None if the claim is true."""
+        ...
+
+
+class ReplayWitness:
+    """A witness that replays a segment with an executor. Read the module's text for what it costs.
+
+    It holds the start state, the state before the step that was asked for last, that step's trace,
+    and the trees of those of its tensors that were asked for.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        executor: Executor,
+        inputs: Inputs,
+        start_state: Sequence[Bits],
+        first_step: int,
+        steps: int,
+    ) -> None:
+        """Take a segment of `steps` >= 1 steps that begins with step `first_step` of the task.
+
+        `inputs` are those that the executor was made with. Raises UsageError for no steps.
+        """
+        if steps < 1:
+            raise UsageError(f"a segment has at least one step, not {steps}")
+        self.program = program
+        self.executor = executor
+        self.inputs = inputs
+        self.first_step = first_step
+        self.steps = steps
+        self._start = list(start_state)
+        self._state = (0, self._start)  # a number of steps and the state after them
+        self._roots: list[bytes] = []
+        # Caches live and die with this object and hold what one step's dispute needs.
+        self._trace = lru_cache(maxsize=1)(self._compute_trace)
+        self._output_roots = lru_cache(maxsize=1)(self._compute_output_roots)
+        self._output_tree = lru_cache(maxsize=64)(self._compute_output_tree)
+        self._lane_results = lru_cache(maxsize=4)(self._compute_lane_results)
+        self._chain = lru_cache(maxsize=64)(self._compute_chain)
+        self._program_tree = lru_cache(maxsize=1)(lambda: program_tree(program))
+
+    # States and traces ----------------------------------------------------------------------------
+
+    def state(self, steps: int) -> Sequence[Bits]:
+        """Return the state after so many steps of the segment, replaying from an earlier one."""
+        done, state = self._state if self._state[0] <= steps else (0, self._start)
+        for step in range(done, steps):
+            state = self.executor.step(state, self.first_step + step)
+        self._state = (steps, list(state))
+        return state
+
+    def state_root(self, step: int) -> bytes:
+        """Return the state root after `step`; step -1 stands for the start of the segment."""
+        while len(self._roots) < step + 2:
+            self._roots.append(state_root(self.state(len(self._roots))))
+        return self._roots[step + 1]
+
+    def step_log(self) -> Tree:
+        """Return the tree over the state roots after each step of the segment."""
+        return step_log_tree([self.state_root(step) for step in range(self.steps)])
+
+    def _state_roots(self, step: int) -> list[bytes]:
+        """Return the tensor roots of the state after `step`: those of the OUTPUT nodes."""
+        roots = self._output_roots(step)
+        return roots[len(roots) - self.program.n_state :]
+
+    def state_tree(self, step: int) -> Tree:
+        """Return the tree of the state after `step`."""
+        return roots_tree(self._state_roots(step))
+
+    def state_tensor_root(self, step: int, tensor: int) -> bytes:
+        """Return the root of one tensor of that state."""
+        return self._state_roots(step)[tensor]
+
+    def _compute_trace(self, step: int) -> list[Bits]:
+        return self.executor.trace(self.state(step), self.first_step + step)
+
+    def _compute_output_roots(self, step: int) -> list[bytes]:
+        return tensor_roots(self._trace(step))
+
+    def trace_tree(self, step: int) -> Tree:
+        """Return the tree over the outputs of all nodes in `step`."""
+        return roots_tree(self._output_roots(step))
+
+    def _compute_output_tree(self, step: int, node: int) -> Tree:
+        return tensor_tree(self._trace(step)[node])
+
+    def node_tree(self, step: int, node: int) -> Tree:
+        """Return the tree over the chunks of one node's output."""
+        return self._output_tree(step, node)
+
+    def chunk(self, step: int, node: int, index: int) -> bytes:
+        """Return one chunk of that output."""
+        return chunk(self._trace(step)[node], index)
+
+    # Inside one element ---------------------------------------------------------------------------
+
+    def _fetch(self, step: int) -> _Fetch:
+        return _Fetch(self._trace(step))
+
+    def _terms(self, step: int, node: int, element: int) -> folds.Terms:
+        return Evaluator(self.program.nodes[node]).terms(element, self._fetch(step))
+
+    def _compute_lane_results(self, step: int, node: int, element: int) -> list[int]:
+        fold = self.program.nodes[node]
+        terms = self._terms(step, node, element)
+        return folds.lane_results(fold.fold, fold.terms, fold.lanes, terms)
+
+    def lanes(self, step: int, node: int, element: int) -> list[int]:
+        """Return the sixteen lane results of one element of a FOLD."""
+        return self._lane_results(step, node, element)
+
+    def _compute_chain(
+        self, step: int, node: int, element: int, lane: int, level: int, chain: int
+    ) -> list[int]:
+        fold = self.program.nodes[node]
+        terms = folds.lane_terms_of(self._terms(step, node, element), fold.lanes, lane)
+        n = folds.lane_terms(fold.terms, fold.lanes, lane)
+        return folds.accumulators(fold.fold, n, level, chain, terms)
+
+    def accumulators(
+        self, step: int, node: int, element: int, lane: int, level: int, chain: int
+    ) -> list[int]:
+        """Return acc_1 .. acc_m of one chain of one element of a FOLD."""
+        return self._chain(step, node, element, lane, level, chain)
+
+    def values(self, step: int, node: int, element: int, term: int | None) -> list[int]:
+        """Return the operands' values and the instructions' results at an element (and term)."""
+        values = element_values(self.program.nodes[node], element, term, self._fetch(step))
+        return [*values[0], *values[1]]
+
+    # The program and the end ----------------------------------------------------------------------
+
+    def node_encoding(self, node: int) -> bytes:
+        """Return the node's bytes in the program."""
+        return encode_node(self.program.nodes[node])
+
+    def node_proof(self, node: int) -> list[bytes]:
+        """Return the inclusion proof of the node in the program."""
+        return self._program_tree().inclusion_proof(node)
+
+    def proof(self, view: GameView) -> Proof | None:
+        """Return the one-step proof against the claim in `view`, None if the claim is true."""
+        own = self.trace_tree(view.step)
+        evidence = TraceEvidence(
+            self.state(view.step),
+            self.inputs,
+            self._trace(view.step),
+            lambda node: view.opened_trace.inclusion_proof(node, own),
+        )
+        values = view.posted if view.phase is Phase.PROVE else b""
+        return find_proof(self.program, view.question, values, evidence)
+
+
+class _Fetch:
+    """Reads elements of a trace by flat index."""
+
+    def __init__(self, outputs: Sequence[Bits]) -> None:
+        self._outputs = [output.reshape(-1) for output in outputs]
+
+    def __call__(self, source: int, index: int) -> int:
+        return int(self._outputs[source][index])

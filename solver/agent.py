@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The solver: bids, trains, commits, opens, defends. What to do next follows from the chain alone.
+
+`HANDLERS` is the whole behaviour: for each status of a task, what a solver does. `poll` asks the
+chain for each task's status and makes the moves that are due, so a solver that was killed at any
+moment goes on where the chain says it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protocol.agent import Agent, Progress, silent
+from protocol.bundle import Bundle, ExecutorFactory, state_layout
+from protocol.commitments import checkpoint_leaf
+from protocol.market import Market, Posted
+from protocol.merkle import Tree, leaf_hash
+from protocol.store import Store
+from protocol.task import SeatState, Status, TaskState
+from protocol.witness import Witness
+from solver.checkpoints import Checkpoints
+
+
+@dataclass
+class Settings:
+    """What a solver's owner chooses. Prices are in wei."""
+
+    directory: Path
+    """Where checkpoints are kept."""
+    price: Callable[[Posted], int] = lambda posted: posted.budget
+    """Asked for a task; never above its budget."""
+    commits: int = 2
+    """How many times the checkpoint log is committed during training."""
+    tasks: set[int] = field(default_factory=set)
+    """Only these tasks; all if empty."""
+
+
+class Solver(Agent):
+    """One solver at one market."""
+
+    def __init__(
+        self,
+        market: Market,
+        executor: ExecutorFactory,
+        settings: Settings,
+        progress: Progress = silent,
+    ) -> None:
+        super().__init__(market, executor, progress)
+        self.settings = settings
+        self._checkpoints: dict[int, Checkpoints] = {}
+
+    def act(self, task: int, state: TaskState) -> bool:
+        """Makes the moves that are due in one task; True if it made one."""
+        if self.settings.tasks and task not in self.settings.tasks:
+            return False
+        mine = state.solver == self.market.address
+        if state.status != Status.BIDDING and not mine:
+            return False
+        moved = self.defend(task) if mine and state.open_disputes else False
+        handler = HANDLERS.get(state.status)
+        return (handler is not None and handler(self, task, state)) or moved
+
+    def bid_or_assign(self, task: int, state: TaskState) -> bool:
+        """Bids once, then ends the bidding when its time is over."""
+        posted = self.market.posted(task)
+        if state.solver == self.market.address:
+            if self.market.chain.now > state.deadline:
+                self.market.send("assign", task, posted.spec.as_abi())
+                return True
+            return False
+        if posted.submitter == self.market.address or self.market.chain.now > state.deadline:
+            return False
+        price = self.settings.price(posted)
+        leading = int(state.solver, 16) != 0
+        if price > state.price or (leading and price == state.price):
+            return False
+        # A bid certifies that every byte is here and checked: fetch raises if it is not.
+        self.bundle(task)
+        self.market.ensure_balance(posted.spec.solver_stake)
+        self.market.send("bid", task, posted.spec.as_abi(), price)
+        return True
+
+    def train(self, task: int, state: TaskState) -> bool:
+        """Trains the next segments and commits the log when a commitment is due."""
+        spec = self.market.posted(task).spec
+        checkpoints = self.checkpoints(task)
+        executor = self.executor(task)
+        share = max(1, -(-spec.segments // self.settings.commits))
+        target = min(spec.segments, max(state.log_size - 1, 0) + share)
+        current = checkpoints.state(len(checkpoints) - 1)
+        for segment in range(len(checkpoints) - 1, target):
+            for step in spec.steps_between(segment, 1):
+                current = executor.step(current, step)
+            checkpoints.append(current)
+            self.progress("train", segment + 1, spec.segments)
+        tree = self.log(task, target + 1)
+        old = state.log_size
+        proof = tree.inclusion_proof(0) if old == 0 else tree.consistency_proof(old)
+        self.market.send("append", task, spec.as_abi(), target + 1, tree.root, proof)
+        return True
+
+    def draw(self, task: int, state: TaskState) -> bool:
+        """Calls the draw as soon as its block lies behind."""
+        if self.market.chain.block <= state.draw_block:
+            return False
+        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
+        return True
+
+    def open_starts(self, task: int, _state: TaskState) -> bool:
+        """Serves and opens the checkpoint before each run."""
+        spec = self.market.posted(task).spec
+        starts = [run.first for run in self.market.runs(task)]
+        for index in starts:
+            self.serve(task, index)
+        openings = [self.opening(task, index) for index in starts]
+        self.market.send("openStarts", task, spec.as_abi(), openings)
+        return True
+
+    def open_ends(self, task: int, state: TaskState) -> bool:
+        """Opens the ends when all drawn verifiers have sealed or may not seal any more."""
+        seats = self.market.seats(task)
+        sealed = sum(seat.state == SeatState.SEALED for seat in seats)
+        late = self.market.chain.now > state.deadline
+        spec = self.market.posted(task).spec
+        if sealed == 0 and late:
+            self.market.send("redraw", task, spec.as_abi())
+            return True
+        if sealed == 0 or (sealed < len(seats) and not late):
+            return False
+        ends = [run.first + run.count for run in self.market.runs(task)]
+        last = spec.segments
+        for index in {*ends, last}:
+            self.serve(task, index)
+        openings = [self.opening(task, index) for index in ends]
+        self.market.send("openEnds", task, spec.as_abi(), openings, self.opening(task, last))
+        return True
+
+    def open_window(self, task: int, state: TaskState) -> bool:
+        """Opens the challenge window once nobody can reveal any more."""
+        waiting = any(seat.state == SeatState.SEALED for seat in self.market.seats(task))
+        if waiting and self.market.chain.now <= state.deadline:
+            return False
+        self.market.send("openWindow", task, self.market.posted(task).spec.as_abi())
+        return True
+
+    def settle(self, task: int, state: TaskState) -> bool:
+        """Settles after the window, or asks for a new draw if nobody attested."""
+        if state.open_disputes or self.market.chain.now <= state.deadline:
+            return False
+        attested = any(seat.state == SeatState.ATTESTED for seat in self.market.seats(task))
+        spec = self.market.posted(task).spec
+        self.market.send("settle" if attested else "redraw", task, spec.as_abi())
+        return True
+
+    def defend(self, task: int) -> bool:
+        """Answers in every dispute in which it is this solver's turn."""
+        moved = False
+        for dispute in self.market.disputes(task):
+            if self.market.pending(dispute.id):
+                moved |= self.play(dispute, lambda d=dispute: self.witness(d.task, d.run))
+        return moved
+
+    def witness(self, task: int, run: int) -> Witness:
+        """What this solver shows of a run: a replay from its own checkpoint."""
+        spec = self.market.posted(task).spec
+        drawn = self.market.runs(task)[run]
+        start = self.checkpoints(task).state(drawn.first)
+        return self.replay(task, start, spec.steps_between(drawn.first, drawn.count))
+
+    def log(self, task: int, size: int) -> Tree:
+        """The checkpoint log with `size` leaves."""
+        roots = self.checkpoints(task).roots[:size]
+        return Tree(
+            [
+                leaf_hash(checkpoint_leaf(self.secrets.salt(task, i), root))
+                for i, root in enumerate(roots)
+            ]
+        )
+
+    def opening(self, task: int, index: int) -> tuple[bytes, bytes, list[bytes]]:
+        """Opening of checkpoint `index` in the complete log."""
+        spec = self.market.posted(task).spec
+        root = self.checkpoints(task).roots[index]
+        proof = self.log(task, spec.segments + 1).inclusion_proof(index)
+        return self.secrets.salt(task, index), root, proof
+
+    def serve(self, task: int, index: int) -> None:
+        """Puts the state of checkpoint `index` into the task's store."""
+        bundle = self.bundle(task)
+        state = self.checkpoints(task).state(index)
+        store = Store(self.market.posted(task).artifacts)
+        store.put_tensors(state, state_layout(bundle.program), bundle.program.state_names)
+
+    def checkpoints(self, task: int) -> Checkpoints:
+        """This solver's checkpoints of a task, on its own disk."""
+        if task not in self._checkpoints:
+            where = f"{self.market.chain.chain_id}-{self.market.deployment.market}-{task}"
+            directory = self.settings.directory / where
+            self._checkpoints[task] = Checkpoints(directory, self.bundle(task))
+        return self._checkpoints[task]
+
+
+HANDLERS: dict[Status, Callable[[Solver, int, TaskState], bool]] = {
+    Status.BIDDING: Solver.bid_or_assign,
+    Status.TRAINING: Solver.train,
+    Status.COMMITTED: Solver.draw,
+    Status.STARTING: Solver.open_starts,
+    Status.SEALING: Solver.open_ends,
+    Status.REVEALING: Solver.open_window,
+    Status.WINDOW: Solver.settle,
+}

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`Float32.sol` and `Primitives.sol` against the machine and the Python definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from eth_utils.crypto import keccak
+
+from protocol.ops import Op
+from tests import float_vectors as vectors
+from tests.evm import EvmReverted
+from tests.float_harness import Harness, in_python
+
+ARITHMETIC = (Op.ADD, Op.SUB, Op.MUL, Op.FMA, Op.DIV, Op.SQRT)
+UNKNOWN_PRIMITIVE = keccak(b"UnknownPrimitive(uint8)")[:4]
+RAGGED_OPERANDS = keccak(b"RaggedOperands(uint256,uint256)")[:4]
+
+
+@pytest.fixture(scope="module")
+def harness() -> Harness:
+    return Harness()
+
+
+@pytest.mark.parametrize("op", Op, ids=lambda op: op.name)
+def test_every_tuple_of_special_operands_agrees_with_the_machine(harness: Harness, op: Op) -> None:
+    columns = vectors.grid(vectors.arity(op), wide=False)
+    results, _ = harness.batch(op, columns)
+    assert not vectors.mismatch(op, columns, results, vectors.expected(op, columns))
+
+
+@pytest.mark.parametrize("op", Op, ids=lambda op: op.name)
+def test_random_operands_agree_with_the_definition(harness: Harness, op: Op) -> None:
+    """Over all primitives these are 10,000 vectors; `make fuzz` does a million."""
+    count = 1_000 if op in ARITHMETIC else 154
+    columns = vectors.random_columns(op, count, seed=11)
+    results, _ = harness.batch(op, columns)
+    assert not vectors.mismatch(op, columns, results, in_python(op, columns))
+
+
+def test_arity_agrees_for_every_byte(harness: Harness) -> None:
+    known = {int(op) for op in Op}
+    for byte in range(256):
+        if byte in known:
+            assert harness.arity(byte) == vectors.arity(Op(byte))
+            continue
+        with pytest.raises(EvmReverted) as refusal:
+            harness.arity(byte)
+        assert refusal.value.output == UNKNOWN_PRIMITIVE + byte.to_bytes(32, "big")
+
+
+def test_execute_unknown_byte_reverts(harness: Harness) -> None:
+    for byte in set(range(256)) - {int(op) for op in Op}:
+        with pytest.raises(EvmReverted) as refusal:
+            harness.call("execute(uint8,uint32,uint32,uint32)", byte, 1, 2, 3)
+        assert refusal.value.output == UNKNOWN_PRIMITIVE + byte.to_bytes(32, "big")
+
+
+def test_batch_ragged_operands_reverts(harness: Harness) -> None:
+    with pytest.raises(EvmReverted) as refusal:
+        harness.batch(Op.ADD, [np.array([1], dtype=np.uint32)])
+    assert refusal.value.selector == RAGGED_OPERANDS
+
+
+@pytest.mark.parametrize(
+    ("op", "limit"), [(Op.ADD, 1300), (Op.MUL, 1300), (Op.FMA, 1300), (Op.DIV, 1300)]
+)
+def test_gas_of_a_primitive_stays_small(harness: Harness, op: Op, limit: int) -> None:
+    columns = vectors.random_columns(op, 40, seed=13)
+    used = [harness.measure(op, *map(int, row))[1] for row in zip(*columns, strict=True)]
+    assert 0 < max(used) <= limit
+
+
+def test_a_chain_of_fma_costs_under_1000_gas_a_term(harness: Harness) -> None:
+    signature = "chain(uint32,uint32,uint32,uint256)"
+    operands = (0x3F800001, 0x3F9ABCDE, 0x40490FDB)
+    short, long = (harness.call(signature, *operands, count).gas_used for count in (10, 110))
+    assert 0 < (long - short) / 100 < 1000

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verifier: replays the runs it is drawn for, seals, reveals, and disputes what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol.agent import Agent, Progress, silent
+from protocol.bundle import ExecutorFactory, state_layout
+from protocol.commitments import state_root
+from protocol.market import Market
+from protocol.store import Store
+from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
+from protocol.witness import Witness
+
+
+@dataclass
+class Settings:
+    """What a verifier's owner chooses."""
+
+    slots: int = 1
+    """Tasks it may be drawn for at a time; each locks one stake."""
+
+
+class Verifier(Agent):
+    """One verifier at one market."""
+
+    def __init__(
+        self,
+        market: Market,
+        executor: ExecutorFactory,
+        settings: Settings | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        super().__init__(market, executor, progress)
+        self.settings = settings or Settings()
+        self._digests: dict[tuple[int, int], list[bytes]] = {}
+
+    def register(self) -> bool:
+        """Locks the stakes and joins the list; False if it has joined already."""
+        if self.market.view("verifierOf", self.market.address)[0] != 0:
+            return False
+        stake = int(self.market.view("VERIFIER_STAKE"))
+        self.market.ensure_balance(stake * self.settings.slots)
+        self.market.send("registerVerifier", self.settings.slots)
+        return True
+
+    def act(self, task: int, state: TaskState) -> bool:
+        """Makes the moves that are due in one task; True if it made one."""
+        handler = HANDLERS.get(state.status)
+        if handler is None:
+            return False
+        seat = self._seat(task)
+        moved = self.prosecute(task) if state.open_disputes else False
+        return (seat is not None and handler(self, task, state, seat)) or moved
+
+    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Replays every run from the start that the solver serves, and seals the end roots."""
+        if seat.state != SeatState.DRAWN or self.market.chain.now > state.deadline:
+            return False
+        roots = self.digests(task, state)
+        digest = seal_digest(
+            self.market.chain.chain_id,
+            self.market.deployment.market,
+            task,
+            state.round,
+            self.market.address,
+            self.secrets.nonce(task, state.round),
+            roots,
+        )
+        self.market.send("seal", task, digest)
+        return True
+
+    def reveal(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Reveals what it sealed; disputes the first run that ends elsewhere."""
+        if self.market.chain.now > state.deadline:
+            return False
+        if seat.state == SeatState.SEALED:
+            nonce = self.secrets.nonce(task, state.round)
+            self.market.send("reveal", task, nonce, self.digests(task, state))
+            return True
+        return self.challenge(task, state, seat)
+
+    def challenge(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Opens a dispute over the first run with another end than this verifier's."""
+        if seat.state != SeatState.MISMATCHED or self.market.chain.now > state.deadline:
+            return False
+        if any(d.challenger == self.market.address for d in self.market.disputes(task)):
+            return False
+        spec = self.market.posted(task).spec
+        for index, (run, root) in enumerate(
+            zip(self.market.runs(task), self.digests(task, state), strict=True)
+        ):
+            if run.end_root != root:
+                self.market.ensure_balance(spec.bond)
+                self.market.send("challenge", task, spec.as_abi(), index)
+                return True
+        return False
+
+    def prosecute(self, task: int) -> bool:
+        """Points in every dispute of its own in which it is this verifier's turn."""
+        moved = False
+        for dispute in self.market.disputes(task):
+            if dispute.challenger == self.market.address and self.market.pending(dispute.id):
+                moved |= self.play(dispute, lambda d=dispute: self.witness(d.task, d.run))
+        return moved
+
+    def witness(self, task: int, run: int) -> Witness:
+        """This verifier's own replay of a run."""
+        return self.replay_run(task, self.market.runs(task)[run])
+
+    def digests(self, task: int, state: TaskState) -> list[bytes]:
+        """State roots at the end of each drawn run, replayed once."""
+        key = (task, state.round)
+        if key not in self._digests:
+            spec = self.market.posted(task).spec
+            runs = self.market.runs(task)
+            total = sum(len(spec.steps_between(run.first, run.count)) for run in runs)
+            done = 0
+            executor = self.executor(task)
+            roots = []
+            for run in runs:
+                current = self.start_state(task, run)
+                for step in spec.steps_between(run.first, run.count):
+                    current = executor.step(current, step)
+                    done += 1
+                    self.progress("replay", done, total)
+                roots.append(state_root(current))
+            self._digests[key] = roots
+        return self._digests[key]
+
+    def start_state(self, task: int, run: Run) -> list:
+        """The state before a run, from the task's store, checked against the opened root."""
+        layout = state_layout(self.bundle(task).program)
+        return Store(self.market.posted(task).artifacts).get_tensors(run.start_root, layout)
+
+    def replay_run(self, task: int, run: Run) -> Witness:
+        """A witness over a run, from the solver's opened start."""
+        spec = self.market.posted(task).spec
+        steps = spec.steps_between(run.first, run.count)
+        return self.replay(task, self.start_state(task, run), steps)
+
+    def _seat(self, task: int) -> Seat | None:
+        mine = (s for s in self.market.seats(task) if s.verifier == self.market.address)
+        return next(mine, None)
+
+
+HANDLERS: dict[Status, Callable[[Verifier, int, TaskState, Seat], bool]] = {
+    Status.SEALING: Verifier.seal,
+    Status.REVEALING: Verifier.reveal,
+    Status.WINDOW: Verifier.challenge,
+}
