@@ -22,7 +22,9 @@ app = typer.Typer(
 account_app = typer.Typer(no_args_is_help=True, help="Keystore files for accounts.")
 app.add_typer(account_app, name="account")
 
-Rpc = Annotated[str, typer.Option("--rpc", envvar="BITCOURT_RPC", help="JSON-RPC URL of the chain.")]
+Rpc = Annotated[
+    str, typer.Option("--rpc", envvar="BITCOURT_RPC", help="JSON-RPC URL of the chain.")
+]
 DeploymentFile = Annotated[
     Path,
     typer.Option("--deployment", envvar="BITCOURT_DEPLOYMENT", help="File with the addresses."),
@@ -127,7 +129,7 @@ def deploy(
 @app.command()
 def submit(
     job: Annotated[Path, typer.Argument(help="Python file that defines job() -> bitcourt.Job.")],
-    store: Annotated[str, typer.Option(help="Store that all parties can reach (directory or URL).")],
+    store: Annotated[str, typer.Option(help="Store that all can reach (directory or URL).")],
     rpc: Rpc = DEFAULT_RPC,
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
     keystore: Keystore = None,
@@ -168,10 +170,12 @@ def solver(
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
     keystore: Keystore = None,
     dev: Dev = None,
-    directory: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("solver-data"),
-    price: Annotated[float | None, typer.Option(help="Ether asked; the budget if not given.")] = None,
+    directory: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path(
+        "solver-data"
+    ),
+    price: Annotated[float | None, typer.Option(help="Ether asked; else the budget.")] = None,
     tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
-    until_ended: Annotated[bool, typer.Option(help="Stop when the --task tasks have ended.")] = False,
+    until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
     confirmations: Confirmations = 0,
 ) -> None:
@@ -196,11 +200,11 @@ def verifier(
     dev: Dev = None,
     slots: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time.")] = 1,
     tasks: Annotated[list[int] | None, typer.Option("--task", help="With --until-ended.")] = None,
-    until_ended: Annotated[bool, typer.Option(help="Stop when the --task tasks have ended.")] = False,
+    until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
     confirmations: Confirmations = 0,
 ) -> None:
-    """Register, replay what one is drawn for, attest or dispute. Ctrl-C stops; a restart goes on."""
+    """Register, replay what is drawn, attest or dispute. Ctrl-C stops; a restart goes on."""
     from bitcourt.commands import run_agent
     from protocol.executor import CompiledExecutor
     from verifier.agent import Settings, Verifier

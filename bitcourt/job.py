@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from protocol.bundle import Bundle
 from protocol.errors import UsageError
 from protocol.execution import Bits
-from protocol.tracing import trace
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Metric = Callable[[torch.nn.Module], float]
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
+    import torch
+
+Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+Metric = Callable[["torch.nn.Module"], float]
 
 
 @dataclass
@@ -25,8 +26,8 @@ class Job:
     """A training job.
 
     `dataset` is a pair (inputs, targets) whose first axes are the examples; every step draws
-    `batch_size` of them at random, with replacement, from the task's seed. `metric` scores a trained
-    module (such as accuracy on held-out data); `steps` and `segment_steps` are defaults.
+    `batch_size` of them at random, with replacement, from the task's seed. `metric` scores a
+    trained module (such as accuracy on held-out data); `steps` and `segment_steps` are defaults.
     """
 
     module: torch.nn.Module
@@ -40,6 +41,8 @@ class Job:
 
     def bundle(self) -> Bundle:
         """Traces one training step and packs it with the initial state and the data."""
+        from protocol.tracing import trace
+
         traced = trace(
             self.module,
             self.loss,
@@ -51,14 +54,18 @@ class Job:
 
     def load_state(self, names: Sequence[str], state: Sequence[Bits]) -> torch.nn.Module:
         """The module with the parameters and buffers of a trained state. Changes it in place."""
+        import torch
+
         own = self.module.state_dict()
-        found = dict(zip(names, state, strict=True))
-        for name, tensor in own.items():
-            if name not in found:
-                raise UsageError(f"the trained state has no tensor {name!r}")
-            bits = torch.from_numpy(found[name].view("int32").copy())
-            value = bits.view(torch.float32) if tensor.is_floating_point() else bits
-            tensor.copy_(value.reshape(tensor.shape))
+        prefix = "model."
+        for name, bits in zip(names, state, strict=True):
+            if not name.startswith(prefix):
+                continue  # the optimizer's
+            tensor = own.get(name.removeprefix(prefix))
+            if tensor is None or tensor.numel() != bits.size:
+                raise UsageError(f"the job's module has no tensor like the trained {name!r}")
+            trained = torch.from_numpy(bits.view("int32").copy()).reshape(tensor.shape)
+            tensor.copy_(trained.view(torch.float32) if tensor.is_floating_point() else trained)
         return self.module
 
 

@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 
 from eth_account import Account as EthAccount
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 from protocol.chain.client import Account, new_account
 from protocol.errors import UsageError
 
 KEY_VARIABLE = "BITCOURT_KEY"
-PASSWORD_VARIABLE = "BITCOURT_PASSWORD"  # noqa: S105 - the variable's name, not a password
+PASSWORD_VARIABLE = "BITCOURT_PASSWORD"
 DEVELOPMENT_ACCOUNTS = 10
 
 
@@ -38,7 +38,8 @@ def load_account(keystore: Path | None, development: int | None = None) -> Accou
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         raise UsageError(
-            f"no account: give --keystore FILE or --dev INDEX, or set {KEY_VARIABLE} to a private key"
+            f"no account: give --keystore FILE or --dev INDEX, or set {KEY_VARIABLE} to a "
+            "private key"
         )
     try:
         return new_account(key)

@@ -5,22 +5,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-from eth_tester.exceptions import TransactionFailed
-from eth_utils.exceptions import ValidationError
-from web3.exceptions import Web3Exception
 
 from protocol.chain.embedded import Embedded
 from protocol.errors import UsageError
 
 MAX_REQUEST_BYTES = 1 << 22
-_EXECUTION_REVERTED = 3  # the error code of geth and anvil for a revert with data
 _INVALID_REQUEST = -32600
-_INVALID_PARAMS = -32602
-_SERVER_ERROR = -32000
 
 
 class RpcServer:
@@ -31,10 +24,6 @@ class RpcServer:
         self._lock = threading.Lock()
         self._block_time = block_time
         self._stop = threading.Event()
-        w3 = embedded.chain.w3
-        self._request: Callable[..., Any] = w3.provider.request_func(  # type: ignore[union-attr]
-            w3, w3.middleware_onion
-        )
         handle = self.handle
 
         class Handler(BaseHTTPRequestHandler):
@@ -97,42 +86,26 @@ class RpcServer:
             return _error(None, _INVALID_REQUEST, "the request has no method")
         identifier = request.get("id")
         method, params = request["method"], request.get("params") or []
-        try:
-            with self._lock:
-                if method == "evm_increaseTime":
-                    self._embedded.chain.wait(_number(params[0]))
-                    return _result(identifier, params[0])
-                if method == "evm_mine":
-                    self._embedded.tester.mine_block()
-                    return _result(identifier, "0x0")
-                response = self._request(method, params)
-        except TransactionFailed as error:
-            data = error.args[0] if error.args else ""
-            if isinstance(data, bytes):
-                data = "0x" + data.hex()
-            return _error(identifier, _EXECUTION_REVERTED, "execution reverted", str(data))
-        except (ValidationError, Web3Exception) as error:
-            return _error(identifier, _SERVER_ERROR, str(error))
-        except (TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-            return _error(identifier, _INVALID_PARAMS, f"{method}: {error}")
-        if "error" in response:
-            return {"jsonrpc": "2.0", "id": identifier, "error": _jsonable(response["error"])}
-        return _result(identifier, _jsonable(response["result"]))
+        with self._lock:
+            if method == "evm_increaseTime" and params:
+                self._embedded.chain.wait(_number(params[0]))
+                answer: dict[str, Any] = {"result": params[0]}
+            elif method == "evm_mine":
+                self._embedded.tester.mine_block()
+                answer = {"result": "0x0"}
+            else:
+                answer = self._embedded.request(method, params)
+        if "result" in answer:
+            answer = {"result": _jsonable(answer["result"])}
+        return {"jsonrpc": "2.0", "id": identifier, **answer}
 
 
 def _number(value: Any) -> int:
     return int(value, 16) if isinstance(value, str) else int(value)
 
 
-def _result(identifier: Any, result: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": identifier, "result": result}
-
-
-def _error(identifier: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
-    return {"jsonrpc": "2.0", "id": identifier, "error": error}
+def _error(identifier: Any, code: int, message: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": identifier, "error": {"code": code, "message": message}}
 
 
 def _jsonable(value: Any) -> Any:

@@ -12,9 +12,16 @@ import {VerifierRegistry} from "./market/VerifierRegistry.sol";
 contract Market is Audit, IArbiter {
     /// @dev A dispute whose verdict has not come yet; deleted by it.
     struct Dispute {
-        uint256 task;
+        uint64 task;
         address challenger;
+        bool drawn; // opened by a drawn verifier whose digest differed
         uint96 bond;
+    }
+
+    /// @dev Who gets the reward for a conviction, once no dispute is open that could change it.
+    struct Claim {
+        address challenger;
+        uint64 rank; // the lower one wins
     }
 
     error NotGame(address sender);
@@ -34,19 +41,24 @@ contract Market is Audit, IArbiter {
     event SolverSlashed(uint256 indexed id, address indexed solver, uint256 amount, bytes32 reason);
     event VerifierSlashed(uint256 indexed id, address indexed verifier, uint256 amount);
 
-    uint256 public constant CHALLENGER_SHARE = 40; // per cent of a convicted solver's stake
-    uint256 public constant COMPENSATION_SHARE = 20; // per cent, to the submitter; the rest burns
-    uint256 public constant MAX_OPEN_DISPUTES = 32;
-    uint256 public constant MAX_ROUNDS = 3;
+    uint256 internal constant CHALLENGER_SHARE = 40; // per cent of a convicted solver's stake
+    uint256 internal constant COMPENSATION_SHARE = 20; // per cent, to the submitter; the rest burns
+    uint256 internal constant MAX_OPEN_DISPUTES = 32;
+    /// @notice The bond of a challenger that was not drawn doubles with every so many open disputes,
+    /// so that filling all places costs far more than a stake.
+    uint256 internal constant BOND_DOUBLES = 4;
 
     IDisputeGame public immutable GAME;
     mapping(uint256 disputeId => Dispute dispute) public disputes;
+    mapping(uint256 id => Claim claim) private _claims;
 
     constructor(IDisputeGame game, uint256 verifierStake) VerifierRegistry(verifierStake) {
         GAME = game;
     }
 
     /// @notice Disputes the end of an audited run; the sender's bond is locked until the verdict.
+    /// A drawn verifier whose revealed digest differs has one dispute that pays the plain bond, finds
+    /// a place at all times and is rewarded first.
     function challenge(uint256 id, TaskSpec calldata spec, uint256 run) external returns (uint256 disputeId) {
         Task storage task = _tasks[id];
         if (task.status != Status.Revealing && task.status != Status.Window) revert WrongStatus(id, task.status);
@@ -54,14 +66,20 @@ contract Market is Audit, IArbiter {
         if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
         if (msg.sender == task.solver) revert SolverMayNotChallenge(id);
         if (run >= _runs[id].length) revert UnknownRun(id, run);
-        if (task.openDisputes >= MAX_OPEN_DISPUTES) revert TooManyDisputes(id);
-        _lock(msg.sender, spec.bond);
+        bool drawn = _usePriority(id);
+        uint256 bond = spec.bond;
+        if (!drawn) {
+            if (task.openDisputes >= MAX_OPEN_DISPUTES) revert TooManyDisputes(id);
+            bond <<= task.openDisputes / BOND_DOUBLES;
+        }
+        _lock(msg.sender, bond);
         ++task.openDisputes;
         Context memory context = _context(spec, _runs[id][run]);
         // The defence gets one clock more for each dispute that runs beside it.
         uint256 clock = uint256(spec.disputeClock) * task.openDisputes;
         disputeId = GAME.create(context, task.solver, msg.sender, uint32(clock), spec.disputeClock);
-        disputes[disputeId] = Dispute(id, msg.sender, uint96(spec.bond));
+        // What was locked is wei that exists, so it fits.
+        disputes[disputeId] = Dispute(uint64(id), msg.sender, drawn, uint96(bond));
         emit DisputeOpened(id, disputeId, msg.sender, run, context);
     }
 
@@ -75,9 +93,23 @@ contract Market is Audit, IArbiter {
         Task storage task = _tasks[id];
         --task.openDisputes;
         emit DisputeEnded(id, disputeId, convicted);
-        if (convicted || task.status == Status.Slashed) {
+        if (convicted) {
+            // INVARIANT: the reward follows priority, not the order of finishing, so that a solver
+            // cannot save it by a quick defeat against itself.
+            if (task.status != Status.Slashed) _slash(id, task, true, "convicted");
+            Claim storage claim = _claims[id];
+            uint64 rank = uint64(disputeId) | (dispute.drawn ? 0 : 1 << 63);
+            if (claim.challenger == address(0) || rank < claim.rank) {
+                claim.challenger = dispute.challenger;
+                claim.rank = rank;
+            }
+        }
+        if (task.status == Status.Slashed) {
             _credit(dispute.challenger, dispute.bond, "bond");
-            if (task.status != Status.Slashed) _slash(id, task, dispute.challenger, "convicted");
+            if (task.openDisputes == 0) {
+                _credit(_claims[id].challenger, task.stake * CHALLENGER_SHARE / 100, "conviction");
+                delete _claims[id];
+            }
         } else {
             // INVARIANT: a bond lost on purpose earns nothing: half burns now, the rest is the
             // solver's only if the task settles or expires without a conviction.
@@ -93,20 +125,10 @@ contract Market is Audit, IArbiter {
         // INVARIANT: no settlement without an attestation of every drawn run.
         if (_countSeats(id, SeatState.Attested) == 0) revert NotAttested(id);
         task.status = Status.Settled;
-        uint256 escrow = task.escrow;
+        uint256 escrow = task.escrow - _closeRound(id, spec.verifierFee);
         uint256 forfeited = task.forfeited;
         task.escrow = 0;
         task.forfeited = 0;
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == SeatState.Attested) {
-                escrow -= spec.verifierFee;
-                _credit(seats[i].verifier, spec.verifierFee, "verified");
-                _returnSlot(seats[i].verifier);
-            } else {
-                _slashSeat(id, seats[i].verifier);
-            }
-        }
         uint256 price = task.price;
         _credit(task.solver, price, "trained");
         _credit(task.solver, spec.solverStake, "stake");
@@ -115,28 +137,28 @@ contract Market is Audit, IArbiter {
         emit TaskEnded(id, Status.Settled, "settled");
     }
 
-    /// @notice Draws again, larger, if no verifier sealed in time or none attested; after
-    /// MAX_ROUNDS rounds the task expires unpaid.
+    /// @notice Draws again, larger, if no verifier sealed or none attested; after MAX_ROUNDS rounds
+    /// the task expires unpaid.
     function redraw(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _tasks[id];
         if (task.status == Status.Sealing) {
             _checkHash(id, task, spec);
-            if (block.timestamp <= task.deadline) revert TooEarly(id, task.deadline);
+            if (!_sealingOver(id, task)) revert TooEarly(id, task.deadline);
             if (_countSeats(id, SeatState.Sealed) != 0) revert WrongStatus(id, task.status);
         } else {
             _closedWindow(id, spec);
             if (_countSeats(id, SeatState.Attested) != 0) revert AlreadyAttested(id);
         }
+        _closeRound(id, 0);
+        delete _seats[id];
         if (task.round + 1 >= MAX_ROUNDS) {
             _expire(id, task, "no attestation");
             return;
         }
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) _slashSeat(id, seats[i].verifier);
-        delete _seats[id];
-        delete _runs[id];
+        _markOpened(id, task);
         ++task.round;
-        _awaitDraw(id, task, spec.auditWindow);
+        task.deadline = uint64(block.timestamp) + spec.auditWindow;
+        _awaitDraw(id, task);
     }
 
     /// @notice Slashes a solver that let a deadline of its own pass.
@@ -148,34 +170,38 @@ contract Market is Audit, IArbiter {
             // The solver has its own window after the verifiers' to open the ends.
             deadline += spec.auditWindow;
             if (_countSeats(id, SeatState.Sealed) == 0) revert NoDefault(id);
+        } else if (task.status == Status.Committed) {
+            // Whoever calls can draw instead, as long as the chain knows the block's hash.
+            if (block.number <= task.drawBlock + HASH_BLOCKS) revert NoDefault(id);
         } else if (task.status != Status.Training && task.status != Status.Starting) {
             revert WrongStatus(id, task.status);
         }
         if (block.timestamp <= deadline) revert TooEarly(id, deadline);
-        _slash(id, task, address(0), "default");
+        _slash(id, task, false, "default");
     }
 
-    function _slash(uint256 id, Task storage task, address challenger, bytes32 reason) private {
+    /// @dev The challenger's share of a conviction stays in the contract until it is clear whose it is.
+    function _slash(uint256 id, Task storage task, bool convicted, bytes32 reason) private {
         uint256 stake = task.stake;
         bool audited = task.status != Status.Training;
-        _endSeats(id, task.status);
+        // No seat is left in the status Sealing before that deadline.
+        _endSeats(id, task.status >= Status.Sealing);
         task.status = Status.Slashed;
         uint256 escrow = task.escrow;
         uint256 forfeited = task.forfeited;
         task.escrow = 0;
         task.forfeited = 0;
-        uint256 reward = challenger == address(0) ? 0 : stake * CHALLENGER_SHARE / 100;
+        uint256 reward = convicted ? stake * CHALLENGER_SHARE / 100 : 0;
         uint256 compensation = audited ? stake * COMPENSATION_SHARE / 100 : 0;
         _credit(task.submitter, escrow, "refund");
         _credit(task.submitter, compensation, "compensation");
-        _credit(challenger, reward, "conviction");
         _burn(stake - reward - compensation + forfeited, reason);
         emit SolverSlashed(id, task.solver, stake, reason);
         emit TaskEnded(id, Status.Slashed, reason);
     }
 
     function _expire(uint256 id, Task storage task, bytes32 reason) internal override {
-        _endSeats(id, task.status);
+        _endSeats(id, false);
         task.status = Status.Expired;
         uint256 escrow = task.escrow;
         uint256 forfeited = task.forfeited;
@@ -189,13 +215,28 @@ contract Market is Audit, IArbiter {
         emit TaskEnded(id, Status.Expired, reason);
     }
 
-    /// @dev Ends the seats of a task that does not settle. Convicting a solver never slashes
-    /// those who attested; who did not seal in time loses its stake.
-    function _endSeats(uint256 id, Status status) private {
-        // No task ends in the status Sealing before that deadline.
-        bool sealingOver = status >= Status.Sealing && status <= Status.Window;
+    /// @dev Ends the seats of an audit that nobody cut short: who attested gets `fee`, who sealed nothing,
+    /// did not reveal, or stands alone with its digest loses its stake.
+    /// @return paid fees in all
+    function _closeRound(uint256 id, uint256 fee) private returns (uint256 paid) {
         Seat[] storage seats = _seats[id];
         for (uint256 i = 0; i < seats.length; ++i) {
+            if (seats[i].state == SeatState.Attested) {
+                paid += fee;
+                _credit(seats[i].verifier, fee, "verified");
+                _returnSlot(seats[i].verifier);
+            } else if (seats[i].state != SeatState.Unavailable) {
+                _slashSeat(id, seats[i].verifier);
+            }
+        }
+    }
+
+    /// @dev Ends the seats of a task whose audit is cut short. Convicting a solver never slashes those
+    /// who attested; who did not seal in time loses its stake.
+    function _endSeats(uint256 id, bool sealingOver) private {
+        Seat[] storage seats = _seats[id];
+        for (uint256 i = 0; i < seats.length; ++i) {
+            if (seats[i].state == SeatState.Unavailable) continue;
             if (seats[i].state == SeatState.Drawn && sealingOver) _slashSeat(id, seats[i].verifier);
             else _returnSlot(seats[i].verifier);
         }
@@ -204,6 +245,36 @@ contract Market is Audit, IArbiter {
     function _slashSeat(uint256 id, address verifier) private {
         _burn(VERIFIER_STAKE, "verifier");
         emit VerifierSlashed(id, verifier, VERIFIER_STAKE);
+    }
+
+    /// @dev Remembers the segments whose ends this round showed. A start is the end of the segment
+    /// before it. Runs whose own ends nobody has seen stay for the next draw.
+    function _markOpened(uint256 id, Task storage task) private {
+        bool endsOpened = task.status == Status.Window;
+        mapping(uint256 segment => bool) storage opened = _opened[id];
+        Run[] storage runs = _runs[id];
+        for (uint256 i = 0; i < runs.length; ++i) {
+            uint256 first = runs[i].first;
+            if (first != 0) opened[first - 1] = true;
+            for (uint256 j = 0; endsOpened && j < runs[i].count; ++j) opened[first + j] = true;
+        }
+        if (endsOpened) {
+            opened[task.logSize - 2] = true;
+            delete _runs[id];
+        }
+    }
+
+    /// @dev True if the sender is a drawn verifier whose digest differs, for its first dispute.
+    function _usePriority(uint256 id) private returns (bool) {
+        Seat[] storage seats = _seats[id];
+        for (uint256 i = 0; i < seats.length; ++i) {
+            if (seats[i].verifier == msg.sender && seats[i].state == SeatState.Mismatched) {
+                if (seats[i].seal == 0) return false;
+                seats[i].seal = 0;
+                return true;
+            }
+        }
+        return false;
     }
 
     function _closedWindow(uint256 id, TaskSpec calldata spec) private view returns (Task storage task) {

@@ -45,6 +45,8 @@ class _Game:
 class Agent(ABC):
     """An account that acts in tasks. `poll` makes whatever moves are due."""
 
+    witness_type: type[ReplayWitness] = ReplayWitness
+
     def __init__(self, market: Market, executor: ExecutorFactory, progress: Progress) -> None:
         self.market = market
         self.progress = progress
@@ -106,7 +108,7 @@ class Agent(ABC):
         bundle = self.bundle(task)
         inputs = bundle.inputs(self.market.posted(task).spec.seed)
         executor = self.executor(task)
-        return ReplayWitness(bundle.program, executor, inputs, start, steps.start, len(steps))
+        return self.witness_type(bundle.program, executor, inputs, start, steps.start, len(steps))
 
     def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
         """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""
@@ -127,10 +129,10 @@ class Agent(ABC):
         self.market.send_move(move.function, *move.args())
         return True
 
-    def view_of(self, dispute: int) -> GameView | None:
-        """The dispute as this agent last saw it."""
+    def witness_of(self, dispute: int) -> Witness | None:
+        """The witness that this agent played a dispute with."""
         game = self._games.get(dispute)
-        return game.view if game is not None else None
+        return game.witness if game is not None else None
 
     def _follow(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> _Game:
         """Brings the view of a dispute up to the chain's events."""
@@ -143,4 +145,3 @@ class Agent(ABC):
             game.view.apply(name, values)
         game.events = len(events)
         return game
-

@@ -51,8 +51,8 @@ class Bundle:
         """The task spec with this bundle's roots and the given terms."""
         return TaskSpec(
             program_root=program_root(self.program),
-            const_root=commitments.constants_root(self.constants),
-            data_root=commitments.constants_root(self.data),
+            const_root=commitments.inputs_root(self.constants),
+            data_root=commitments.inputs_root(self.data),
             seed=seed,
             initial_root=commitments.state_root(self.state),
             n_nodes=len(self.program.nodes),

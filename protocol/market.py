@@ -129,9 +129,7 @@ class Market:
     def disputes(self, task: int) -> list[OpenDispute]:
         """All disputes ever opened over a task, oldest first."""
         return [
-            OpenDispute(
-                v["disputeId"], task, v["challenger"], v["run"], dict(v["context"]), block
-            )
+            OpenDispute(v["disputeId"], task, v["challenger"], v["run"], dict(v["context"]), block)
             for block, v in self._events("DisputeOpened", task)
         ]
 

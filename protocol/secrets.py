@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 from protocol.chain.client import Account, encode_abi
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 from protocol.chain.client import encode_abi
 
@@ -42,6 +42,7 @@ class SeatState(IntEnum):
     SEALED = 1
     ATTESTED = 2
     MISMATCHED = 3
+    UNAVAILABLE = 4
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class TaskState:
     draw_block: int
     forfeited: int
     committed_block: int
+    pool: int
     round: int
     open_disputes: int
     status: Status
@@ -137,8 +139,8 @@ class TaskState:
     @classmethod
     def from_abi(cls, values: tuple[Any, ...]) -> TaskState:
         """From web3's tuple."""
-        *rest, status = values
-        return cls(*rest, status=Status(status))
+        named = dict(zip((f.name for f in fields(cls)), values, strict=True))
+        return cls(**{**named, "status": Status(values[-1])})
 
 
 def seal_digest(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from protocol.agent import Agent, Progress, silent
-from protocol.bundle import Bundle, ExecutorFactory, state_layout
+from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import checkpoint_leaf
 from protocol.market import Market, Posted
 from protocol.merkle import Tree, leaf_hash
@@ -159,7 +160,7 @@ class Solver(Agent):
         moved = False
         for dispute in self.market.disputes(task):
             if self.market.pending(dispute.id):
-                moved |= self.play(dispute, lambda d=dispute: self.witness(d.task, d.run))
+                moved |= self.play(dispute, partial(self.witness, task, dispute.run))
         return moved
 
     def witness(self, task: int, run: int) -> Witness:

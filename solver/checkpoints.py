@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from protocol.bundle import Bundle, state_layout
@@ -38,7 +37,7 @@ class Checkpoints:
         self._latest = state
         temporary = self._index.with_suffix(".part")
         temporary.write_text(json.dumps([r.hex() for r in self.roots]))
-        os.replace(temporary, self._index)
+        temporary.replace(self._index)
         return root
 
     def state(self, index: int) -> list[Bits]:

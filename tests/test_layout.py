@@ -93,6 +93,13 @@ def test_only_protocol_chain_imports_web3() -> None:
     assert not strangers
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    """Without `__init__.py` a folder would be left out of the built package."""
+    folders = {file.parent for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    strays = {f.relative_to(ROOT).as_posix() for f in folders if not (f / "__init__.py").is_file()}
+    assert strays == set()
+
+
 @pytest.mark.parametrize("suffix", [".py", ".sol"])
 def test_no_source_file_is_longer_than_the_limit(suffix: str) -> None:
     lengths = {

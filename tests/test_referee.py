@@ -126,6 +126,71 @@ def test_both_referees_agree_on_any_accusation_of_honest_and_liars(
         assert check_same(referee, lie, proof) is True
 
 
+def one_way_of_reading(way: str) -> tuple[Program, int]:
+    """A program whose node 3 reads operand 0 in one way only, and that operand's number."""
+    b = Builder()
+    table, number = b.leaf(Kind.INPUT, (4,)), b.leaf(Kind.DATA, (4,))
+    integer = b.leaf(Kind.DATA, (4,), I32, index=1)
+    x = Flat(integer)
+    at_x = View(table, (Dim(4, (Term(INDIRECT, 1),), 4),))
+    code = {
+        "integer op": expression([x], (Op.IADD, (0, 0))),
+        "last of three": expression([x], (Op.IWHERE, (1, 1, 0)), immediates=[0]),
+        "I2F": expression([x], (Op.I2F, (0,))),
+        "BITS2F": expression([x], (Op.BITS2F, (0,))),
+        "condition": expression([x], (Op.WHERE, (0, 1, 2)), immediates=[1, 2]),
+        "result": expression([x]),
+        "index of a view": expression([x, at_x], results=(1,)),
+        "index of an iota": expression([x, Iota((Term(INDIRECT, 1),))], results=(1,)),
+        "iota": expression([Iota((), -2)]),
+        "iota that nothing reads": expression([Iota((), -2)], results=(1,), immediates=[5]),
+        "float op": expression([Flat(number)], (Op.ABS, (0,))),
+        "float bits": expression([Flat(number)], (Op.F2BITS, (0,))),
+        "choice": expression([Flat(number)], (Op.WHERE, (1, 0, 0)), immediates=[1]),
+        "float result": expression([Flat(number)]),
+        "float fill": expression([View(table, (Dim(4, (), -1),), 0xFFFFFFFE)]),
+    }
+    integers = ("integer op", "last of three", "result", "index of an iota", "iota", "float bits")
+    terms = {"sum": Fold.ISUM, "factors": Fold.DOT}
+    if way in terms:
+        source = integer if way == "sum" else number
+        body = expression([along(source, (4,), (1,))], results=(0,) if way == "sum" else (1, 0),
+                          immediates=[0x3F800000])  # fmt: skip
+        node = b.fold(terms[way], (4,), (1,), body)
+    else:
+        node = b.map((4,), code[way], I32 if way in integers else DType.F32)
+    return b.finish([table]), node
+
+
+INTEGER_WAYS = (
+    "integer op", "last of three", "I2F", "BITS2F", "condition", "result", "index of a view",
+    "index of an iota", "iota", "iota that nothing reads", "sum",
+)  # fmt: skip
+FLOAT_WAYS = ("float op", "float bits", "choice", "float result", "float fill", "factors")
+
+
+@pytest.mark.parametrize("way", INTEGER_WAYS + FLOAT_WAYS)
+def test_patterns_of_nans_are_one_number_and_many_integers(referee: OnChain, way: str) -> None:
+    """Attack 25: -1 is no -2, though both are NaNs; but no payload of a NaN convicts anybody."""
+    program, node = one_way_of_reading(way)
+    case = case_of(program, wild=False)
+    for tensor in case.inputs.data:
+        tensor[:] = 0xFFFFFFFE
+    disputed = Disputed(case)
+    honest = disputed.point(node, random.Random(12))
+    true = words(honest.values)[0]
+    assert true == (0xFFFFFFFE if way in INTEGER_WAYS else 0x7FC00000)
+    other = honest.claiming(pack([0xFFFFFFFF, *words(honest.values)[1:]]))
+    different = other.claiming(pack([0x40490FDB, *words(honest.values)[1:]]))
+    proof = disputed.find(different)
+    assert proof is not None
+    assert proof.kind is ProofKind.OPERAND
+    for point, expected in ((honest, False), (other, way in INTEGER_WAYS), (different, True)):
+        opened = replace(proof, values=point.values)
+        assert check_same(referee, point, opened) is expected
+        assert disputed.find(point) == (opened if expected else None)
+
+
 def test_element_of_sample_rand_and_step_at_the_ends_of_their_ranges(referee: OnChain) -> None:
     rng = random.Random(3)
     nodes = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Toy programs for tests of the game alone: their truth is a hash, as in `mocks/ToyReferee.sol`.
+"""Toy programs for tests of the game alone: their arithmetic is that of `mocks/ToyReferee.sol`.
 
 A `World` is a task segment over a toy program; `ToyWitness` knows its truth, `ToyLiar` lies about
 one element of one node, from one step on, and shows whatever makes the lie look consistent.
@@ -11,8 +11,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-
-from eth_utils.crypto import keccak
 
 from protocol import fold as folds
 from protocol.game_view import GameView, Phase, words
@@ -53,10 +51,13 @@ class World:
     seed: bytes
 
     def truth(self, step: int, node: int, element: int, term: int) -> int:
-        number = self.first_step + step
-        data = number.to_bytes(8, "big") + node.to_bytes(4, "big")
-        data += element.to_bytes(8, "big") + term.to_bytes(8, "big")
-        return int.from_bytes(keccak(self.seed + data)[:4], "big")
+        """What the toy referee computes: any cheap mixture will do."""
+        mixed = self.mixer + 0x9E3779B1 * (self.first_step + step) + 0x85EBCA6B * node
+        return mixed + 0xC2B2AE35 * element + 0x27D4EB2F * term & WORD
+
+    @cached_property
+    def mixer(self) -> int:
+        return int.from_bytes(self.seed[28:], "big")
 
     def output(self, state: int) -> int:
         return len(self.nodes) - self.n_state + state
@@ -65,7 +66,7 @@ class World:
     def start(self) -> tuple[tuple[int, ...], ...]:
         """The state tensors before the first step."""
         return tuple(
-            tuple(self.truth(-1 - self.first_step + 2**63, s, e, 0) for e in range(node.numel))
+            tuple(self.truth(-7, s, e, 0) for e in range(node.numel))
             for s, node in enumerate(self.nodes[self.output(0) :])
         )
 
@@ -131,6 +132,7 @@ class ToyWitness:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        # One object has one truth and asks for the same tensors again and again.
         self.tensor = lru_cache(maxsize=None)(self._tensor)
         self._roots = lru_cache(maxsize=None)(self._compute_roots)
         self.trace_tree = lru_cache(maxsize=None)(self._trace_tree)

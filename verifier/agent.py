@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from protocol.agent import Agent, Progress, silent
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
+from protocol.execution import Bits
 from protocol.market import Market
 from protocol.store import Store
 from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
@@ -103,7 +105,7 @@ class Verifier(Agent):
         moved = False
         for dispute in self.market.disputes(task):
             if dispute.challenger == self.market.address and self.market.pending(dispute.id):
-                moved |= self.play(dispute, lambda d=dispute: self.witness(d.task, d.run))
+                moved |= self.play(dispute, partial(self.witness, task, dispute.run))
         return moved
 
     def witness(self, task: int, run: int) -> Witness:
@@ -130,7 +132,7 @@ class Verifier(Agent):
             self._digests[key] = roots
         return self._digests[key]
 
-    def start_state(self, task: int, run: Run) -> list:
+    def start_state(self, task: int, run: Run) -> list[Bits]:
         """The state before a run, from the task's store, checked against the opened root."""
         layout = state_layout(self.bundle(task).program)
         return Store(self.market.posted(task).artifacts).get_tensors(run.start_root, layout)

@@ -44,31 +44,34 @@ class Tampered:
         when: When,
     ) -> None:
         self._honest = make(program, inputs)
-        self._make = make
-        self._inputs = inputs
         self._node = node
         self._change = change
         self._when = when
         target = program.nodes[node]
         constant = Node(Kind.CONST, target.dtype, target.shape, index=program.n_const)
         nodes = (*program.nodes[:node], constant, *program.nodes[node + 1 :])
-        self._rest = replace(program, nodes=nodes, n_const=program.n_const + 1)
+        # Executors read their constants anew in every step: this one is written before each lie.
+        self._output = np.zeros(target.shape, np.uint32)
+        constants = [*inputs.constants, self._output]
+        self._rest = make(
+            replace(program, nodes=nodes, n_const=program.n_const + 1),
+            replace(inputs, constants=constants),
+        )
 
-    def _tampered(self, state: Sequence[Bits], step: int) -> Executor:
+    def _executor(self, state: Sequence[Bits], step: int) -> Executor:
+        if not self._when(step):
+            return self._honest
         output = self._honest.trace(state, step)[self._node]
-        changed = self._change(output.copy())
-        constants = [*self._inputs.constants, changed]
-        return self._make(self._rest, replace(self._inputs, constants=constants))
+        np.copyto(self._output, self._change(output.copy()))
+        return self._rest
 
     def step(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """One step, with the lie if it is due."""
-        executor = self._tampered(state, step) if self._when(step) else self._honest
-        return executor.step(state, step)
+        return self._executor(state, step).step(state, step)
 
     def trace(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """The trace of that step."""
-        executor = self._tampered(state, step) if self._when(step) else self._honest
-        return executor.trace(state, step)
+        return self._executor(state, step).trace(state, step)
 
 
 class FalseOutputs:
@@ -110,7 +113,7 @@ class Flip:
         """The lying executor."""
 
         def change(output: Bits) -> Bits:
-            output.reshape(-1)[self.element] ^= np.uint32(1)
+            output.reshape(-1)[self.element % output.size] ^= np.uint32(1)
             return output
 
         return Tampered(make, program, inputs, self.node, change, self.when)
@@ -185,7 +188,9 @@ def lying(make: ExecutorFactory, cheat: Cheat) -> ExecutorFactory:
     return lambda program, inputs: cheat(make, program, inputs)
 
 
-def find_node(program: Program, kind: Kind, *, fold: Fold | None = None, op: Op | None = None) -> int:
+def find_node(
+    program: Program, kind: Kind, *, fold: Fold | None = None, op: Op | None = None
+) -> int:
     """The first node of a kind, with that fold, or whose expression uses that op."""
     for number, node in enumerate(program.nodes):
         if node.kind != kind or (fold is not None and node.fold != fold):

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitcourt.lab.agents import Keeper
 from bitcourt.lab.ledger import Ledger
 from protocol.agent import Agent
 from protocol.bundle import Bundle
@@ -56,7 +57,8 @@ class Stage:
         self,
         task: int,
         market: Market,
-        agents: list[Agent],
+        agents: Sequence[Agent],
+        keeper: Market,
         watch: Callable[[TaskState], None] = lambda _: None,
         limit: int = 2000,
     ) -> TaskState:
@@ -66,15 +68,18 @@ class Stage:
         deadline that the task or one of its disputes is waiting for.
         """
         idle = 0
+        cleaner = Keeper(keeper)
         for _ in range(limit):
             state = market.state(task)
             watch(state)
             if state.status.final and not state.open_disputes:
                 return state
-            if any([agent.poll() for agent in agents]):
+            if sum(agent.poll() for agent in agents):
                 idle = 0
                 continue
             idle += 1
+            if cleaner.poll(task):
+                continue
             if idle == 1:
                 self.chain.wait(1)
             elif state.open_disputes:

@@ -255,9 +255,8 @@ library Program {
                     if ((word >> (16 - 8 * i)) & 0xff == p) return _takesInteger(op, i);
                 }
             }
-            if (u8(node, l.results) == p || (l.fold == DOT && l.kind == FOLD && u8(node, l.results + 1) == p)) {
-                return l.kind == MAP ? l.dtype != F32 : l.fold > MAX;
-            }
+            // The second result of a DOT is f32, as is what nothing else claims.
+            if (u8(node, l.results) == p) return l.kind == MAP ? l.dtype != F32 : l.fold > MAX;
             return _isIndex(node, l, p);
         }
     }

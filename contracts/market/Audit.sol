@@ -17,31 +17,39 @@ abstract contract Audit is TaskBook {
     error EmptySeal();
     error WrongSeal(uint256 id, address sender);
     error SealNotOver(uint256 id);
+    error DrawMissed(uint256 id);
 
     event Drawn(uint256 indexed id, uint256 round, uint256 deadline);
     event RunDrawn(uint256 indexed id, uint256 indexed index, uint32 first, uint32 count);
     event SeatDrawn(uint256 indexed id, address indexed verifier);
     event StartsOpened(uint256 indexed id, bytes32[] stateRoots, uint256 deadline);
     event Sealed(uint256 indexed id, address indexed verifier);
+    event Unavailable(uint256 indexed id, address indexed verifier);
     event EndsOpened(uint256 indexed id, bytes32[] stateRoots, bytes32 finalRoot, uint256 deadline);
     event Revealed(uint256 indexed id, address indexed verifier, bytes32[] stateRoots, bool attested);
     event WindowOpened(uint256 indexed id, uint256 deadline);
 
-    /// @dev A draw whose runs were opened in an earlier round is not sealed any more.
+    uint256 internal constant MAX_ROUNDS = 3;
+    /// @dev Blocks for which the chain keeps a block's hash.
+    uint256 internal constant HASH_BLOCKS = 256;
+
+    /// @dev Segments whose end was opened in an earlier round can never be audited as sealed again.
     mapping(uint256 id => mapping(uint256 segment => bool)) internal _opened;
 
     /// @notice Draws verifiers and segments from the hash of the draw block. If that hash is no
-    /// longer on chain, the draw moves to a later block with one segment more.
+    /// longer on chain, the draw moves to a later block with one segment more; drawing in time is
+    /// the solver's duty, so this neither extends the deadline nor happens without end.
     function draw(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _inStatus(id, Status.Committed);
         _checkHash(id, task, spec);
         if (block.number <= task.drawBlock) revert DrawNotReady(id, task.drawBlock);
-        bytes32 entropy = blockhash(task.drawBlock);
-        if (entropy == 0) {
-            if (task.round < MAX_SAMPLES) ++task.round;
-            _awaitDraw(id, task, spec.auditWindow);
+        if (block.number > task.drawBlock + HASH_BLOCKS) {
+            if (block.timestamp > task.deadline || task.round + 1 >= MAX_ROUNDS) revert DrawMissed(id);
+            ++task.round;
+            _awaitDraw(id, task);
             return;
         }
+        bytes32 entropy = blockhash(task.drawBlock);
         uint256 random = uint256(keccak256(abi.encode(entropy, block.chainid, address(this), id, task.logRoot)));
         if (!_drawSeats(id, task, spec.committee, random) || !_drawRuns(id, spec, task.round, random)) {
             _expire(id, task, "nobody to draw");
@@ -54,7 +62,7 @@ abstract contract Audit is TaskBook {
 
     /// @notice The solver opens the checkpoint before each run.
     function openStarts(uint256 id, TaskSpec calldata spec, Opening[] calldata openings) external {
-        Task storage task = _solverIn(id, Status.Starting, spec);
+        Task storage task = _solverIn(id, Status.Starting, spec, 0);
         Run[] storage runs = _runs[id];
         if (openings.length != runs.length) revert WrongCount(openings.length, runs.length);
         bytes32[] memory roots = new bytes32[](runs.length);
@@ -80,39 +88,35 @@ abstract contract Audit is TaskBook {
 
     /// @notice A drawn verifier commits to the end states it has replayed.
     function seal(uint256 id, bytes32 digest) external {
-        Task storage task = _inStatus(id, Status.Sealing);
-        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
         if (digest == 0) revert EmptySeal();
-        Seat storage seat = _seatOf(id, msg.sender);
-        if (seat.state != SeatState.Drawn) revert AlreadySealed(id, msg.sender);
+        Seat storage seat = _leaveDrawn(id);
         seat.seal = digest;
         seat.state = SeatState.Sealed;
         emit Sealed(id, msg.sender);
     }
 
-    /// @notice When all have sealed, or the deadline has passed, the solver opens the checkpoint
-    /// after each run and the final one.
+    /// @notice A drawn verifier cannot get what it needs to replay, or cannot run the program: it
+    /// leaves its seat, with neither fee nor loss. Silence costs the stake.
+    function reportUnavailable(uint256 id) external {
+        _leaveDrawn(id).state = SeatState.Unavailable;
+        _returnSlot(msg.sender);
+        emit Unavailable(id, msg.sender);
+    }
+
+    /// @notice When no drawn verifier can seal any more, the solver opens the checkpoint after each
+    /// run and the final one.
     function openEnds(uint256 id, TaskSpec calldata spec, Opening[] calldata openings, Opening calldata last)
         external
     {
-        Task storage task = _tasks[id];
-        if (task.status != Status.Sealing) revert WrongStatus(id, task.status);
-        _checkHash(id, task, spec);
-        if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
-        uint256 sealedSeats = _countSeats(id, SeatState.Sealed);
+        Task storage task = _solverIn(id, Status.Sealing, spec, spec.auditWindow);
         // INVARIANT: no end is opened while a drawn verifier may still seal.
-        if (sealedSeats == 0) revert SealNotOver(id);
-        if (sealedSeats < _seats[id].length && block.timestamp <= task.deadline) revert SealNotOver(id);
-        if (block.timestamp > uint256(task.deadline) + spec.auditWindow) revert TooLate(id, task.deadline);
+        if (_countSeats(id, SeatState.Sealed) == 0 || !_sealingOver(id, task)) revert SealNotOver(id);
         Run[] storage runs = _runs[id];
         if (openings.length != runs.length) revert WrongCount(openings.length, runs.length);
         bytes32[] memory roots = new bytes32[](runs.length);
         for (uint256 i = 0; i < runs.length; ++i) {
-            uint32 first = runs[i].first;
-            uint32 count = runs[i].count;
-            roots[i] = _checkOpening(id, task, first + count, openings[i]);
+            roots[i] = _checkOpening(id, task, runs[i].first + runs[i].count, openings[i]);
             runs[i].endRoot = roots[i];
-            for (uint32 j = 0; j < count; ++j) _opened[id][first + j] = true;
         }
         task.finalRoot = _checkOpening(id, task, task.logSize - 1, last);
         task.status = Status.Revealing;
@@ -149,7 +153,21 @@ abstract contract Audit is TaskBook {
         emit WindowOpened(id, task.deadline);
     }
 
-    function _solverIn(uint256 id, Status status, TaskSpec calldata spec)
+    /// @dev True when every drawn verifier has sealed, left, or may do so no more.
+    function _sealingOver(uint256 id, Task storage task) internal view returns (bool) {
+        return block.timestamp > task.deadline || _countSeats(id, SeatState.Drawn) == 0;
+    }
+
+    /// @dev The sender's seat, about to leave the state Drawn.
+    function _leaveDrawn(uint256 id) private view returns (Seat storage seat) {
+        Task storage task = _inStatus(id, Status.Sealing);
+        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
+        seat = _seatOf(id, msg.sender);
+        if (seat.state != SeatState.Drawn) revert AlreadySealed(id, msg.sender);
+    }
+
+    /// @dev The task, if the sender is its solver and its deadline plus `extra` has not passed.
+    function _solverIn(uint256 id, Status status, TaskSpec calldata spec, uint256 extra)
         internal
         view
         returns (Task storage task)
@@ -157,7 +175,8 @@ abstract contract Audit is TaskBook {
         task = _inStatus(id, status);
         _checkHash(id, task, spec);
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
-        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
+        extra += task.deadline;
+        if (block.timestamp > extra) revert TooLate(id, extra);
     }
 
     function _checkOpening(uint256 id, Task storage task, uint32 leaf, Opening calldata opening)
@@ -166,7 +185,8 @@ abstract contract Audit is TaskBook {
         returns (bytes32)
     {
         bytes32 hash = Merkle.leafHash64(opening.salt, opening.stateRoot);
-        if (!Merkle.verifyInclusion(task.logRoot, task.logSize, leaf, hash, opening.proof)) {
+        // INVARIANT: every opened root can be disputed, and the game knows no root zero.
+        if (opening.stateRoot == 0 || !Merkle.verifyInclusion(task.logRoot, task.logSize, leaf, hash, opening.proof)) {
             revert BadProof(id, "checkpoint");
         }
         return opening.stateRoot;
@@ -191,13 +211,12 @@ abstract contract Audit is TaskBook {
         private
         returns (bool)
     {
-        address[] memory taken = new address[](committee);
+        address[] memory taken = new address[](committee + 2);
+        taken[committee] = task.solver;
+        taken[committee + 1] = task.submitter;
         for (uint256 i = 0; i < committee; ++i) {
             address verifier = _drawVerifier(
-                uint256(keccak256(abi.encode(random, "seat", i))),
-                task.committedBlock,
-                [task.solver, task.submitter],
-                taken
+                uint256(keccak256(abi.encode(random, "seat", i))), task.pool, task.committedBlock, taken
             );
             if (verifier == address(0)) return false;
             taken[i] = verifier;
@@ -207,8 +226,9 @@ abstract contract Audit is TaskBook {
         return true;
     }
 
-    /// @dev Floyd's sampling without replacement, then a sort that merges adjacent segments.
-    /// Segments opened in an earlier round do not count; false if none is left.
+    /// @dev Draws without replacement, uniformly: a pick that is taken is picked again. What was drawn
+    /// before and never opened stays drawn, so that withholding rids nobody of a draw; what was opened
+    /// is not drawn again. Then a sort that merges adjacent segments. False if nothing is left to draw.
     function _drawRuns(uint256 id, TaskSpec calldata spec, uint256 round, uint256 random)
         private
         returns (bool)
@@ -218,24 +238,30 @@ abstract contract Audit is TaskBook {
         if (k > MAX_SAMPLES) k = MAX_SAMPLES;
         if (k > n) k = n;
         uint256[] memory drawn = new uint256[](k);
-        for (uint256 i = 0; i < k; ++i) {
-            uint256 upper = n - k + i;
-            uint256 pick = uint256(keccak256(abi.encode(random, "segment", i))) % (upper + 1);
-            for (uint256 j = 0; j < i; ++j) {
-                if (drawn[j] == pick) pick = upper;
-            }
-            drawn[i] = pick;
-        }
-        for (uint256 i = 1; i < k; ++i) {
-            uint256 key = drawn[i];
-            uint256 j = i;
-            for (; j > 0 && drawn[j - 1] > key; --j) drawn[j] = drawn[j - 1];
-            drawn[j] = key;
-        }
         Run[] storage runs = _runs[id];
-        for (uint256 i = 0; i < k; ++i) {
+        uint256 count = 0;
+        for (uint256 i = 0; i < runs.length; ++i) {
+            for (uint256 j = 0; j < runs[i].count; ++j) drawn[count++] = runs[i].first + j;
+        }
+        delete _runs[id];
+        while (count < k) {
+            uint256 pick;
+            bool isFree = false;
+            // Fewer than 128 segments can be taken, so walking on from the last try finds a free one.
+            for (uint256 i = 0; i < 192 && !isFree; ++i) {
+                pick = i < 64 ? uint256(keccak256(abi.encode(random, count, i))) % n : (pick + 1) % n;
+                isFree = round == 0 || !_opened[id][pick];
+                for (uint256 j = 0; j < count; ++j) {
+                    if (drawn[j] == pick) isFree = false;
+                }
+            }
+            if (!isFree) break;
+            uint256 place = count++;
+            for (; place > 0 && drawn[place - 1] > pick; --place) drawn[place] = drawn[place - 1];
+            drawn[place] = pick;
+        }
+        for (uint256 i = 0; i < count; ++i) {
             uint32 segment = uint32(drawn[i]);
-            if (_opened[id][segment]) continue;
             uint256 m = runs.length;
             if (m > 0 && runs[m - 1].first + runs[m - 1].count == segment) ++runs[m - 1].count;
             else runs.push(Run(segment, 1, bytes32(0), bytes32(0)));

@@ -55,14 +55,16 @@ struct Run {
 struct Seat {
     address verifier;
     SeatState state;
-    bytes32 seal; // keccak256 of its digests, bound to chain, contract, task and sender
+    bytes32 seal; // keccak256 of its digests, bound to chain, contract, task and sender; zero again
+        // once the verifier has used the priority of its first dispute
 }
 
 enum SeatState {
     Drawn,
     Sealed,
     Attested,
-    Mismatched
+    Mismatched,
+    Unavailable // could not get what it needs to replay; its slot is free again
 }
 
 /// @notice The opening of one leaf of the checkpoint log.
@@ -87,7 +89,8 @@ struct Task {
     uint64 drawBlock;
     uint96 forfeited; // lost bonds kept for the solver until the task ends
     uint64 committedBlock; // the log was completed in this block
-    uint8 round; // redraws so far
+    uint32 pool; // places of the list of verifiers at that time
+    uint8 round; // redraws and missed draws so far
     uint8 openDisputes;
     Status status;
 }

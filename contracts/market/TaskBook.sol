@@ -27,11 +27,11 @@ abstract contract TaskBook is VerifierRegistry {
     event LogCompleted(uint256 indexed id, bytes32 root, uint256 drawBlock);
     event TaskEnded(uint256 indexed id, Status status, bytes32 reason);
 
-    uint256 public constant MAX_COMMITTEE = 4;
-    uint256 public constant MAX_SAMPLES = 16;
-    uint32 public constant MAX_WINDOW = 90 days;
+    uint256 internal constant MAX_COMMITTEE = 4;
+    uint256 internal constant MAX_SAMPLES = 16;
+    uint32 internal constant MAX_WINDOW = 90 days;
     /// @notice Blocks between the final log root and the block whose hash seeds the draw.
-    uint256 public constant DRAW_DELAY = 1;
+    uint256 internal constant DRAW_DELAY = 1;
 
     uint256 public taskCount;
     mapping(uint256 id => Task task) internal _tasks;
@@ -54,7 +54,7 @@ abstract contract TaskBook is VerifierRegistry {
     }
 
     /// @notice Segments that a spec cuts the training into.
-    function segmentCount(TaskSpec calldata spec) public pure returns (uint32) {
+    function segmentCount(TaskSpec calldata spec) internal pure returns (uint32) {
         return uint32((spec.steps + spec.segmentSteps - 1) / spec.segmentSteps);
     }
 
@@ -67,7 +67,7 @@ abstract contract TaskBook is VerifierRegistry {
         if (msg.value <= fees || msg.value > type(uint96).max) revert InvalidSpec("budget");
         id = ++taskCount;
         Task storage task = _tasks[id];
-        task.specHash = keccak256(abi.encode(spec));
+        task.specHash = _hash(spec);
         task.submitter = msg.sender;
         task.escrow = uint96(msg.value);
         task.stake = uint96(spec.solverStake);
@@ -98,8 +98,8 @@ abstract contract TaskBook is VerifierRegistry {
         if (price > task.price || (best != address(0) && price == task.price)) {
             revert PriceNotBelow(id, price, task.price);
         }
-        _lock(msg.sender, spec.solverStake);
         if (best != address(0)) _credit(best, spec.solverStake, "outbid");
+        _lock(msg.sender, spec.solverStake);
         task.solver = msg.sender;
         task.price = uint96(price);
         emit Bid(id, msg.sender, price);
@@ -145,15 +145,16 @@ abstract contract TaskBook is VerifierRegistry {
         emit LogAppended(id, size, root);
         if (size == complete) {
             task.committedBlock = uint64(block.number);
-            _awaitDraw(id, task, spec.auditWindow);
+            task.pool = uint32(verifiers.length);
+            task.deadline = uint64(block.timestamp) + spec.auditWindow;
+            _awaitDraw(id, task);
         }
     }
 
     /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task, uint32 window) internal {
+    function _awaitDraw(uint256 id, Task storage task) internal {
         task.status = Status.Committed;
         task.drawBlock = uint64(block.number + DRAW_DELAY);
-        task.deadline = uint64(block.timestamp) + window;
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
 
@@ -165,13 +166,23 @@ abstract contract TaskBook is VerifierRegistry {
         if (task.status != status) revert WrongStatus(id, task.status);
     }
 
+    /// @dev All fields of a spec are static: its calldata is `abi.encode(spec)`.
+    function _hash(TaskSpec calldata spec) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let copy := mload(0x40)
+            calldatacopy(copy, spec, 672)
+            hash := keccak256(copy, 672)
+        }
+    }
+
     function _checkHash(uint256 id, Task storage task, TaskSpec calldata spec) internal view {
-        bytes32 given = keccak256(abi.encode(spec));
+        bytes32 given = _hash(spec);
         if (given != task.specHash) revert WrongSpec(id, task.specHash, given);
     }
 
     function _checkSpec(TaskSpec calldata spec) private pure {
-        if (spec.steps == 0 || spec.steps > type(uint32).max) revert InvalidSpec("steps");
+        // The log's leaves, one more than there are segments, are counted in 32 bits.
+        if (spec.steps == 0 || spec.steps >= type(uint32).max) revert InvalidSpec("steps");
         if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps) revert InvalidSpec("segmentSteps");
         if (spec.nState == 0 || spec.nNodes <= spec.nState) revert InvalidSpec("nNodes");
         if (spec.programRoot == 0 || spec.initialRoot == 0) revert InvalidSpec("roots");

@@ -8,7 +8,7 @@ import {Vault} from "./Vault.sol";
 /// slot, the end of the task gives it back or burns its stake.
 abstract contract VerifierRegistry is Vault {
     struct Verifier {
-        uint32 position; // index in the list, plus one
+        uint32 position; // place in the list, plus one
         uint32 slots; // stakes locked that no task holds
         uint64 joinedBlock; // eligible for logs completed after this block
         uint64 leavesAt; // may be removed from this time on; 0: stays
@@ -23,13 +23,17 @@ abstract contract VerifierRegistry is Vault {
     event VerifierLeaving(address indexed verifier, uint64 leavesAt);
     event VerifierRemoved(address indexed verifier, uint32 slots);
 
-    uint32 public constant MAX_SLOTS = 64;
+    uint32 internal constant MAX_SLOTS = 64;
     /// @notice Seconds between announcing and leaving, so that nobody leaves to change a draw.
-    uint64 public constant LEAVE_DELAY = 7 days;
+    uint64 internal constant LEAVE_DELAY = 7 days;
     /// @notice Wei that one slot locks.
     uint256 public immutable VERIFIER_STAKE;
 
+    /// @notice Verifiers by place; zero where one has left and nobody has come since.
+    /// @dev INVARIANT: nobody's place changes while it is registered, so joining and leaving
+    /// cannot change a draw whose randomness is known already.
     address[] public verifiers;
+    uint32[] private _vacant;
     mapping(address account => Verifier record) public verifierOf;
 
     constructor(uint256 verifierStake) {
@@ -38,7 +42,7 @@ abstract contract VerifierRegistry is Vault {
 
     /// @notice Number of registered verifiers.
     function verifierCount() external view returns (uint256) {
-        return verifiers.length;
+        return verifiers.length - _vacant.length;
     }
 
     /// @notice Locks `slots` stakes from the sender's free balance and joins the list.
@@ -47,8 +51,16 @@ abstract contract VerifierRegistry is Vault {
         if (record.position != 0) revert AlreadyRegistered(msg.sender);
         if (slots == 0 || slots > MAX_SLOTS) revert InvalidSlots(slots);
         _lock(msg.sender, slots * VERIFIER_STAKE);
-        verifiers.push(msg.sender);
-        record.position = uint32(verifiers.length);
+        uint256 vacant = _vacant.length;
+        if (vacant != 0) {
+            uint32 place = _vacant[vacant - 1];
+            _vacant.pop();
+            verifiers[place] = msg.sender;
+            record.position = place + 1;
+        } else {
+            verifiers.push(msg.sender);
+            record.position = uint32(verifiers.length);
+        }
         record.slots = slots;
         record.joinedBlock = uint64(block.number);
         record.leavesAt = 0;
@@ -72,11 +84,9 @@ abstract contract VerifierRegistry is Vault {
         if (record.leavesAt == 0 || block.timestamp < record.leavesAt) {
             revert StillBound(msg.sender, record.leavesAt);
         }
-        uint32 position = record.position;
-        address last = verifiers[verifiers.length - 1];
-        verifiers[position - 1] = last;
-        verifierOf[last].position = position;
-        verifiers.pop();
+        uint32 place = record.position - 1;
+        verifiers[place] = address(0);
+        _vacant.push(place);
         uint32 slots = record.slots;
         record.position = 0;
         record.slots = 0;
@@ -91,21 +101,22 @@ abstract contract VerifierRegistry is Vault {
         else _credit(verifier, VERIFIER_STAKE, "slots");
     }
 
-    /// @dev Draws a seat: up to 64 random tries, then the next eligible one in list order, at most
-    /// 64 further. Returns address(0) if none was found. The drawn verifier's slot is taken.
-    function _drawVerifier(uint256 random, uint64 beforeBlock, address[2] memory excluded, address[] memory taken)
+    /// @dev Draws a seat among the first `pool` places: up to 64 random tries, then the next eligible
+    /// one in list order, at most 64 further. Returns address(0) if none was found. Nobody in `taken`
+    /// is eligible. The drawn verifier's slot is taken.
+    function _drawVerifier(uint256 random, uint256 pool, uint64 beforeBlock, address[] memory taken)
         internal
         returns (address)
     {
-        uint256 n = verifiers.length;
-        if (n == 0) return address(0);
+        if (pool == 0) return address(0);
         uint256 place;
         for (uint256 i = 0; i < 128; ++i) {
-            place = i < 64 ? uint256(keccak256(abi.encode(random, i))) % n : (place + 1) % n;
+            place = i < 64 ? uint256(keccak256(abi.encode(random, i))) % pool : (place + 1) % pool;
             address candidate = verifiers[place];
             Verifier storage record = verifierOf[candidate];
             if (record.slots == 0 || record.joinedBlock >= beforeBlock) continue;
-            if (candidate == excluded[0] || candidate == excluded[1]) continue;
+            // From that time on it may remove itself, which must change no draw either.
+            if (record.leavesAt != 0 && block.timestamp >= record.leavesAt) continue;
             bool isTaken = false;
             for (uint256 j = 0; j < taken.length; ++j) {
                 if (taken[j] == candidate) isTaken = true;

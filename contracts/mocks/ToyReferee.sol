@@ -4,11 +4,11 @@ pragma solidity 0.8.30;
 import {Context, IReferee, NodeFacts, Proof, Question} from "../interfaces/IReferee.sol";
 import {Merkle} from "../lib/Merkle.sol";
 
-/// @title A referee for tests of the game alone, whose truth is a hash: `tests/toy.py` is the same in Python.
+/// @title A referee for tests of the game alone, with trivial arithmetic: `tests/toy.py` is the same in Python.
 /// @notice A node is `u8 kind, u8 fold, u8 lanes, u32 numel, u32 terms, u32 index` (big-endian). Term k of element
-/// e of node i in step t is the first word of keccak256(seed, t, i, e, k); a MAP's element is its term 0. A fold
-/// adds modulo 2^32, beginning with 7, and is finished by flipping all bits. A MAP posts its value, a FOLD its
-/// term, so RESULT compares with the claim and OPERAND with the truth.
+/// e of node i in step t is a sum of multiples of these and the seed; any other node's element is its term 0. A
+/// fold adds modulo 2^32, beginning with 7, and is finished by flipping all bits. A MAP posts its value, a FOLD
+/// its term, so RESULT compares with the claim and OPERAND with the truth.
 contract ToyReferee is IReferee {
     uint32 private constant IDENTITY = 7;
     uint8 private constant RESULT = 0;
@@ -79,7 +79,10 @@ contract ToyReferee is IReferee {
     }
 
     function _truth(bytes32 seed, Question calldata q) private pure returns (uint32) {
-        return uint32(bytes4(keccak256(abi.encodePacked(seed, q.step, q.node, q.element, q.term))));
+        unchecked {
+            uint256 mixed = uint256(seed) + 0x9E3779B1 * uint256(q.step) + 0x85EBCA6B * uint256(q.node);
+            return uint32(mixed + 0xC2B2AE35 * uint256(q.element) + 0x27D4EB2F * uint256(q.term));
+        }
     }
 
     function _rootDiffers(Context calldata context, Question calldata q, Proof calldata proof, uint8 kind)

@@ -13,19 +13,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import eth_abi
 import requests
+from eth_abi import abi as eth_abi
 from eth_account import Account as EthAccount
 from eth_account.signers.local import LocalAccount
 from eth_tester.exceptions import TransactionFailed
-from eth_utils import keccak, to_checksum_address
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, Web3RPCError
+from web3.types import RPCEndpoint
 
 from protocol import artifacts
-from protocol.chain.errors import decode_revert
+from protocol.chain.errors import decode_revert, revert_data
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
@@ -57,7 +59,7 @@ def new_account(private_key: bytes | str | None = None) -> Account:
 
 
 @contextmanager
-def _explained(action: str, abi: Sequence[dict[str, Any]] = ()) -> Iterator[None]:
+def _explained(action: str, abi: Sequence[Any] = ()) -> Iterator[None]:
     """Turns the many errors of web3 and its providers into ChainError."""
     try:
         yield
@@ -65,8 +67,7 @@ def _explained(action: str, abi: Sequence[dict[str, Any]] = ()) -> Iterator[None
         name, arguments, text = decode_revert(error.data, error.message, abi)
         raise TransactionReverted(f"{action}: {text}", name, arguments) from None
     except TransactionFailed as error:
-        data = error.args[0] if error.args else ""
-        name, arguments, text = decode_revert(data, str(data), abi)
+        name, arguments, text = decode_revert(revert_data(error), str(error), abi)
         raise TransactionReverted(f"{action}: {text}", name, arguments) from None
     except (Web3RPCError, ValidationError) as error:
         text = str(error)
@@ -74,7 +75,7 @@ def _explained(action: str, abi: Sequence[dict[str, Any]] = ()) -> Iterator[None
             raise InsufficientFunds(f"{action}: the account cannot pay for it ({text})") from None
         raise ChainError(f"{action}: {text}") from None
     except (requests.RequestException, OSError) as error:
-        raise ChainError(f"{action}: the RPC endpoint does not answer ({error})") from None
+        raise ChainError(f"{action}: the RPC endpoint does not answer ({_reason(error)})") from None
     except TimeExhausted as error:
         raise ChainError(f"{action}: not mined in time ({error})") from None
     except Web3Exception as error:
@@ -115,8 +116,23 @@ class Chain:
         chain = cls(Web3(provider), confirmations=confirmations)
         if chain_id is not None and chain.chain_id != chain_id:
             raise ChainError(
-                f"{url} is chain {chain.chain_id}, not {chain_id}; use the RPC URL of chain {chain_id}"
+                f"{url} is chain {chain.chain_id}, not {chain_id}: use the RPC URL of that chain"
             )
+        return chain
+
+    @classmethod
+    def connect_test(cls, url: str) -> Chain:
+        """Connects to a local test chain (`bitcourt chain` or anvil), whose time can travel."""
+        chain = cls.connect(url)
+
+        def advance(seconds: int) -> None:
+            for method, params in (("evm_increaseTime", [seconds]), ("evm_mine", [])):
+                with _explained(f"{method} on {url}, which is no test chain"):
+                    response = chain.w3.provider.make_request(RPCEndpoint(method), params)
+                if "error" in response:
+                    raise ChainError(f"{url} has no {method}: it is no test chain")
+
+        chain._advance = advance
         return chain
 
     def contract(self, name: str, address: str) -> Contract:
@@ -171,6 +187,7 @@ class Chain:
 
     def transfer(self, account: Account, to: str, value: int) -> None:
         """Sends plain wei."""
+
         def build(fields: dict[str, Any]) -> dict[str, Any]:
             return {**fields, "to": to_checksum_address(to), "chainId": self.chain_id}
 
@@ -203,7 +220,8 @@ class Chain:
             )
         if self.gas_limit is not None and gas is None and "to" in transaction:
             # With a fixed gas limit nothing was simulated yet: this call raises the revert reason.
-            self.w3.eth.call({k: v for k, v in transaction.items() if k != "nonce"})
+            call: Any = {k: v for k, v in transaction.items() if k != "nonce"}
+            self.w3.eth.call(call)
         signed = account.sign_transaction(transaction)
         sent = self.w3.eth.send_raw_transaction(signed.raw_transaction)
         receipt = self.w3.eth.wait_for_transaction_receipt(sent, timeout=120, poll_latency=0.05)
@@ -238,7 +256,7 @@ class Chain:
                     "topics": list(topics),
                 }
             )
-        decoded = []
+        decoded: list[tuple[int, str, dict[str, Any]]] = []
         for log in found:
             event = decode_log(contract, log)
             if event is not None:
@@ -268,6 +286,13 @@ class Chain:
             self._advance(seconds)
         else:
             time.sleep(seconds)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: the outer ones only say that a request failed."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return str(error)
 
 
 def decode_log(contract: Contract, log: Any) -> tuple[str, dict[str, Any]] | None:

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eth_tester import EthereumTester, PyEVMBackend
+from eth_tester.backends.pyevm.main import get_default_account_keys
+from eth_tester.exceptions import TransactionFailed
+from eth_utils.exceptions import ValidationError
 from web3 import EthereumTesterProvider, Web3
+from web3.exceptions import Web3Exception
 
 from protocol.chain.client import Account, Chain, new_account
+from protocol.chain.errors import revert_data
 
 BLOCK_GAS_LIMIT = 30_000_000
 TRANSACTION_GAS_LIMIT = 8_000_000
@@ -23,22 +30,48 @@ class Embedded:
     faucet: Account
     tester: EthereumTester
 
+    def request(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
+        """Answers one JSON-RPC request: `{"result": ...}` or `{"error": {code, message, data}}`.
+
+        Results are Python values under JSON-RPC's names; error codes are numbers of anvil's.
+        """
+        w3 = self.chain.w3
+        ask: Any = w3.provider.request_func(w3, w3.middleware_onion)
+        try:
+            response: dict[str, Any] = ask(method, params)
+        except TransactionFailed as error:
+            data = "0x" + revert_data(error).hex()
+            return _error(_EXECUTION_REVERTED, "execution reverted", data)
+        except (ValidationError, Web3Exception) as error:
+            return _error(_SERVER_ERROR, str(error))
+        except (TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+            return _error(_INVALID_PARAMS, f"{method}: {error}")
+        kind = "error" if "error" in response else "result"
+        return {kind: response[kind]}
+
+
+_EXECUTION_REVERTED = 3
+_INVALID_PARAMS = -32602
+_SERVER_ERROR = -32000
+
+
+def _error(code: int, message: str, data: str | None = None) -> dict[str, Any]:
+    error = {"code": code, "message": message}
+    return {"error": error if data is None else {**error, "data": data}}
+
 
 def embedded_chain() -> Embedded:
     """Starts an empty chain. Every transaction is mined at once, in a block of its own."""
     faucet = new_account(b"bitcourt embedded chain faucet!!".rjust(32, b"\0"))
     genesis = PyEVMBackend.generate_genesis_params({"gas_limit": BLOCK_GAS_LIMIT})
-    state = {
-        faucet.address: {
-            "balance": 10**24,
-            "nonce": 0,
-            "code": b"",
-            "storage": {},
-        }
-    }
+    # eth-tester sends view calls from its first own account, which must be able to pay for them.
+    rich = [faucet.address, get_default_account_keys(1)[0].public_key.to_checksum_address()]
     backend = PyEVMBackend(
         genesis_parameters=genesis,
-        genesis_state={bytes.fromhex(a[2:]): account for a, account in state.items()},
+        genesis_state={
+            bytes.fromhex(address[2:]): {"balance": 10**24, "nonce": 0, "code": b"", "storage": {}}
+            for address in rich
+        },
     )
     tester = EthereumTester(backend)
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from typing import Any
 
-import eth_abi
-from eth_utils import keccak
+from eth_abi import abi as eth_abi
+from eth_tester.exceptions import TransactionFailed
+from eth_utils.crypto import keccak
 
 from protocol import artifacts
 
@@ -16,7 +18,7 @@ _ERROR = bytes.fromhex("08c379a0")
 
 
 def decode_revert(
-    data: Any, message: str | None, abi: Sequence[dict[str, Any]] = ()
+    data: Any, message: str | None, abi: Sequence[Any] = ()
 ) -> tuple[str, tuple[object, ...], str]:
     """`(error name, arguments, sentence)` of revert data.
 
@@ -34,7 +36,10 @@ def decode_revert(
     if selector == _ERROR:
         reason = eth_abi.decode(["string"], body)[0]
         return "Error", (reason,), f"reverted: {reason}"
-    for item in (*abi, *(entry for name in artifacts.names() for entry in artifacts.load(name).abi)):
+    for item in (
+        *abi,
+        *(entry for name in artifacts.names() for entry in artifacts.load(name).abi),
+    ):
         if item["type"] != "error":
             continue
         types = [entry["type"] for entry in item["inputs"]]
@@ -47,6 +52,18 @@ def decode_revert(
         )
         return item["name"], tuple(values), f"reverted with {item['name']}({named})"
     return "", (), f"reverted with unknown error data 0x{raw.hex()}"
+
+
+def revert_data(error: TransactionFailed) -> bytes:
+    """The bytes that a call on eth-tester reverted with: it gives only their printed form."""
+    text = str(error.args[0]) if error.args else ""
+    printed = text.removeprefix("execution reverted: ")
+    if not printed.startswith(("b'", 'b"')):
+        return b""
+    try:
+        return bytes(ast.literal_eval(printed))
+    except (ValueError, SyntaxError, TypeError):
+        return b""
 
 
 def _bytes(data: Any) -> bytes:

@@ -2,8 +2,8 @@
 """Writes one LLVM IR function as text.
 
 Text keeps the generator small and fast: a program of a few thousand nodes must compile in seconds.
-Everything mutable (loop counters, accumulators) is an `alloca` in the entry block; LLVM's SROA turns
-it into registers. No instruction here ever carries a fast-math flag, so LLVM may neither
+Everything mutable (loop counters, accumulators) is an `alloca` in the entry block; LLVM's SROA
+turns it into registers. No instruction here ever carries a fast-math flag, so LLVM may neither
 contract, reassociate nor flush anything.
 """
 
@@ -78,7 +78,9 @@ class Emitter:
         """Begin a basic block; the one before must have ended."""
         self.lines.append(f"{name}:")
 
-    def call(self, result: str, name: str, arguments: list[tuple[str, str]], align: str = "") -> str:
+    def call(
+        self, result: str, name: str, arguments: list[tuple[str, str]], align: str = ""
+    ) -> str:
         """Call a pure intrinsic with (type, value) arguments; `align` annotates a first pointer."""
         types = ", ".join(kind for kind, _ in arguments)
         self.declarations.add(f"declare {result} @{name}({types})")
@@ -186,4 +188,4 @@ class Emitter:
     def text(self, name: str, parameters: str) -> str:
         """Return the whole definition of a function that returns nothing."""
         body = "\n".join(["entry:", *self.entry, "br label %start", "start:", *self.lines])
-        return f"define void @{name}({parameters}) #0 {{\n{body}\nret void\n}}\n"
+        return f"define void @{name}({parameters}) noinline #0 {{\n{body}\nret void\n}}\n"

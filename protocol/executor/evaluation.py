@@ -64,6 +64,8 @@ class Evaluation:
     axis: int = -1
     """The axis along which the lanes lie; -1 for none."""
     width: int = 1
+    active: int = -1
+    """How many lanes are wanted, from the first; -1 for all. The others read nothing."""
     known: dict[int, Value] = field(default_factory=dict)
 
     def value(self, register: int, letter: str) -> Value:
@@ -164,15 +166,29 @@ class Evaluation:
         for test in tests:
             condition, scalar = self._test(test)
             if scalar:
-                uniform = condition if uniform is None else self.em.op(
-                    f"and i1 {uniform}, {condition}"
+                uniform = (
+                    condition if uniform is None else self.em.op(f"and i1 {uniform}, {condition}")
                 )
             else:
                 flags = vector("i1", self.width)
-                varying = condition if varying is None else self.em.op(
-                    f"and {flags} {varying}, {condition}"
+                varying = (
+                    condition
+                    if varying is None
+                    else self.em.op(f"and {flags} {varying}, {condition}")
                 )
         return uniform, varying
+
+    def active_mask(self) -> str:
+        """Return the vector of i1 that says which lanes are wanted."""
+        lanes = (f"i1 {'true' if lane < self.active else 'false'}" for lane in range(self.width))
+        return f"<{', '.join(lanes)}>"
+
+    def _wanted(self, varying: str | None) -> str:
+        """Return a mask without the lanes that are not wanted."""
+        if varying is None:
+            return self.active_mask()
+        flags = vector("i1", self.width)
+        return self.em.op(f"and {flags} {varying}, {self.active_mask()}")
 
     def _address(self, access: Access) -> Lanes:
         em, lanes = self.em, self._affine(access.address, 64)
@@ -201,6 +217,8 @@ class Evaluation:
             return Value(self._spread(lanes), "i", self.width)
         address = self._address(access)
         uniform, varying = self._tests(access.tests)
+        if self.active >= 0 and not address.uniform:
+            varying = self._wanted(varying)
         width = 1 if address.uniform and varying is None else self.width
         element = ELEMENT[access.letter]
         kind = vector(element, width)

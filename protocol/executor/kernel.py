@@ -84,7 +84,9 @@ def out_index(context: Context, coordinates: Sequence[str]) -> str:
     return result
 
 
-def store(context: Context, value: Value, coordinates: Sequence[str], axis: int, width: int) -> None:
+def store(
+    context: Context, value: Value, coordinates: Sequence[str], axis: int, width: int
+) -> None:
     """Store `width` results that lie along an output axis (-1: a single one)."""
     em = context.em
     value = widened(em, value, width)

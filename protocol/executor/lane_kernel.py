@@ -3,9 +3,9 @@
 
 This is SUM with 16 lanes, where it is the specified order, and any order-free fold whose terms are
 neighbours in memory. Lanes that run out of terms go on with the identity. That changes no bit: an
-accumulator that began at +0 and only had numbers added to it is never -0 (a sum that is exactly zero
-is +0 when rounding to nearest, and no sum of binary32 numbers underflows), so adding +0 keeps it,
-and so does one more block of zeros on a higher level.
+accumulator that began at +0 and only had numbers added to it is never -0 (a sum that is exactly
+zero is +0 when rounding to nearest, and no sum of binary32 numbers underflows), so adding +0 keeps
+it, and so does one more block of zeros on a higher level.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def suits(context: Context) -> bool:
     ]
     along_k = any(abs(k) == 1 for k, _ in strides)
     along_columns = any(abs(c) == 1 for _, c in strides)
-    return along_k or not along_columns and context.reduce[-1] >= LANES
+    return along_k or (not along_columns and context.reduce[-1] >= LANES)
 
 
 class LaneKernel:
@@ -125,7 +125,7 @@ class LaneKernel:
             if rest:
                 with em.when(em.op(f"icmp eq i64 {stop}, {items}")):
                     for variable, output in zip(variables, outputs, strict=True):
-                        self._step(variable, [self._gathered(output, str(full), rest)])
+                        self._step(variable, [self._tail(output, full, rest)])
 
         counts = levels(self.fold, items)
         return emit_chain(em, self.fold, counts, [LANES] * self.jam, leaf)
@@ -137,20 +137,42 @@ class LaneKernel:
         at = Evaluation(self.em, context.body, context.node.body, output + k, axis, LANES)
         return at.value(context.node.body.results[0], self.letter)
 
+    def _tail(self, output: list[str], item: int, count: int) -> Value:
+        """Return the terms of the last item in the first lanes, the identity in the others."""
+        em, context = self.em, self.context
+        if not self.neighbours:
+            return self._gathered(output, str(item), count)
+        axis = len(context.extents) - 1
+        coordinates = [*output, str(item * LANES)]
+        at = Evaluation(em, context.body, context.node.body, coordinates, axis, LANES, active=count)
+        term = widened(em, at.value(context.node.body.results[0], self.letter), LANES)
+        empty = widened(em, identity(self.fold), LANES)
+        name = em.op(
+            f"select <{LANES} x i1> {at.active_mask()}, {term.type} {term.name}, "
+            f"{empty.type} {empty.name}"
+        )
+        return Value(name, self.letter, LANES)
+
     def _gathered(self, output: list[str], item: str, count: int) -> Value:
-        """Return terms 16 * item + lane of lanes below `count`, one by one; identity above."""
+        """Return terms 16 * item + lane of lanes below `count`, one by one; identity above.
+
+        They go through memory, and volatile: LLVM 22 crashes on some vectors of single compares
+        that it would make of the loop.
+        """
         em, context = self.em, self.context
         kind = fold_type(self.fold, LANES)
         if count < LANES:
             empty = widened(em, identity(self.fold), LANES)
-            em.store(kind, empty.name, self.buffer)
+            em.do(f"store volatile {kind} {empty.name}, ptr {self.buffer}, align 4")
         with em.loop(0, count) as lane:
             k = em.add(em.mul(item, LANES), lane)
             coordinates = output + (em.unravel(k, context.reduce) if context.reduce else [])
             at = Evaluation(em, context.body, context.node.body, coordinates)
             value = at.value(context.node.body.results[0], self.letter)
-            em.store(value.type, value.name, em.element(self.buffer, lane))
-        return Value(em.load(kind, self.buffer), self.letter, LANES)
+            place = em.element(self.buffer, lane)
+            em.do(f"store volatile {value.type} {value.name}, ptr {place}, align 4")
+        name = em.op(f"load volatile {kind}, ptr {self.buffer}, align 4")
+        return Value(name, self.letter, LANES)
 
     def _halved(self, value: Value) -> Value:
         """Return the combined lanes: s[l] = combine(s[l], s[l + h]) for h = 8, 4, 2, 1."""
@@ -181,5 +203,3 @@ def is_lane_fold(context: Context) -> bool:
     if context.node.fold is Fold.SUM and context.node.lanes == LANES:
         return True
     return suits(context)
-
-

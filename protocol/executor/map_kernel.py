@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from protocol.executor.evaluation import Evaluation
 from protocol.executor.kernel import Context, Shape, power_below, store, window, windows
-from protocol.executor.primitives import canonicalized
+from protocol.executor.primitives import bits_of
 
 
 def emit_map(context: Context) -> Shape:
@@ -33,5 +33,5 @@ def emit_map(context: Context) -> Shape:
         evaluation = Evaluation(em, context.body, expression, coordinates, lanes_axis, width)
         letter = "i" if context.node.dtype else "f"
         value = evaluation.value(expression.results[0], letter)
-        store(context, canonicalized(em, value), coordinates, axis, width)
+        store(context, bits_of(em, value), coordinates, axis, width)
     return Shape(units)

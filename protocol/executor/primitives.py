@@ -22,7 +22,7 @@ ELEMENT: Final = {"f": "float", "i": "i32"}
 """LLVM element type of a register kind."""
 
 NAN_TEXT: Final = "0x7FF8000000000000"
-"""The protocol's NaN as an LLVM float constant, which is written as the double of the same value."""
+"""The protocol's NaN as an LLVM float constant, written as the double of the same value."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,22 @@ def widened(em: Emitter, value: Value, width: int) -> Value:
     return Value(name, value.letter, width, value.canonical)
 
 
-def canonicalized(em: Emitter, value: Value) -> Value:
-    """Return the register with every NaN replaced by the protocol's."""
-    if value.letter == "i" or value.canonical:
+def bits_of(em: Emitter, value: Value) -> Value:
+    """Return the register's patterns as integers, every NaN replaced by the protocol's.
+
+    The choice is made among integers on purpose: LLVM leaves the payload of a NaN open and does
+    drop a choice among floats (it turns `x < 0 ? NaN : sqrt(x)` into `sqrt(x)`).
+    """
+    if value.letter == "i":
         return value
-    kind, flags = value.type, vector("i1", value.width)
-    nan = em.op(f"fcmp uno {kind} {value.name}, zeroinitializer") if value.width > 1 else em.op(
-        f"fcmp uno {kind} {value.name}, 0.0"
-    )
-    fixed = em.splat("float", NAN_TEXT, value.width)
-    name = em.op(f"select {flags} {nan}, {kind} {fixed}, {kind} {value.name}")
-    return Value(name, "f", value.width, canonical=True)
+    kind, words, flags = value.type, vector("i32", value.width), vector("i1", value.width)
+    bits = em.op(f"bitcast {kind} {value.name} to {words}")
+    if not value.canonical:
+        zero = em.splat("float", "0.0", value.width)
+        nan = em.op(f"fcmp uno {kind} {value.name}, {zero}")
+        fixed = em.splat("i32", str(int(NAN)), value.width)
+        bits = em.op(f"select {flags} {nan}, {words} {fixed}, {words} {bits}")
+    return Value(bits, "i", value.width)
 
 
 _BINARY: Final = {
@@ -101,7 +106,7 @@ def emit(em: Emitter, op: Op, operands: list[Value]) -> Value:
     width = max(value.width for value in operands)
     letter = SIGNATURES[op].result
     if op is Op.F2BITS:
-        operands = [canonicalized(em, operands[0])]
+        return bits_of(em, operands[0])
     a, *rest = [widened(em, value, width).name for value in operands]
     kind = vector(ELEMENT[SIGNATURES[op].operands[-1]], width)
     words, flags = vector("i32", width), vector("i1", width)
@@ -129,7 +134,7 @@ def emit(em: Emitter, op: Op, operands: list[Value]) -> Value:
         name, known = em.op(f"sitofp {kind} {a} to {result}"), True
     elif op is Op.UMULH:
         name = _high_product(em, a, rest[0], width)
-    else:  # F2BITS, BITS2F
+    else:  # BITS2F
         name = em.op(f"bitcast {kind} {a} to {result}")
     return Value(name, letter, width, known)
 
@@ -169,7 +174,7 @@ def step(em: Emitter, fold: Fold, acc: Value, term: list[Value]) -> Value:
 
 
 def finish(em: Emitter, fold: Fold, s: Value) -> Value:
-    """Return the element's value, canonical: ADD(+0, s) for DOT and SUM, else s."""
+    """Return the bits of the element: ADD(+0, s) for DOT and SUM, else s; canonical."""
     if fold in (Fold.DOT, Fold.SUM):
         s = emit(em, Op.ADD, [constant(0, "f"), s])
-    return canonicalized(em, s)
+    return bits_of(em, s)

@@ -10,9 +10,10 @@ occurs in a block gets a slot; a stamp per row tells whether its slot belongs to
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from protocol.executor.emitter import Emitter
+from protocol.executor.emitter import Variable
 from protocol.executor.evaluation import Evaluation, dependencies
 from protocol.executor.kernel import (
     Context,
@@ -20,12 +21,12 @@ from protocol.executor.kernel import (
     counted,
     fold_type,
     levels,
+    out_index,
     power_below,
     product,
     result_letter,
-    store,
 )
-from protocol.executor.primitives import Value, canonicalized, combine, constant, widened
+from protocol.executor.primitives import Value, bits_of, combine, constant, widened
 from protocol.float32 import signed
 from protocol.fold import BLOCK
 from protocol.ops import Op
@@ -116,6 +117,22 @@ def _scratch(context: Context, scatter: Scatter) -> int:
     return 4 * (BLOCK * rest + BLOCK + rows + groups)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a vector of one row lies: the output, or line `line` of a scratch array of rows."""
+
+    row: str
+    rest: list[str]
+    """Coordinates of the remaining output axes."""
+    flat: str
+    """Their flat index within a row."""
+    width: int
+
+
+Array = tuple[str, str]
+"""(pointer, line) of an array of rows in scratch memory."""
+
+
 class ScatterKernel:
     """Generator of one such kernel. It has a single unit."""
 
@@ -131,14 +148,16 @@ class ScatterKernel:
         self.rows = context.extents[scatter.axis]
         self.terms = context.node.terms
         self.levels = len(levels(self.fold, self.terms))
+        self.slots = "%scratch"
+        self.row_of = self.stamps = self.group = ""
 
     def emit(self) -> Shape:
         """Emit the body."""
         em = self.em
+        default = constant(self.scatter.default, self.letter)
         with em.loop("%begin", "%end"):
-            default = constant(self.scatter.default, self.letter)
-            with em.loop(0, self.rows) as row, self._places(row) as place:
-                place.write(default)
+            with em.loop(0, self.rows) as row:
+                self._each(row, lambda place: self._write(place, default))
             if self.fold is Fold.SUM:
                 self._sums()
             else:
@@ -149,72 +168,49 @@ class ScatterKernel:
         em = self.em
         with counted(em, "0", str(self.terms), self.context.reduce) as (_, k):
             row = self._index(k)
-            with em.when(self._hits(row)), self._places(row) as place:
-                place.write(combine(em, self.fold, place.read(), self._value(place, k)))
+
+            def update(place: Place) -> None:
+                self._accumulate(place, None, self._value(place, k))
+
+            with em.when(self._hits(row)):
+                self._each(row, update)
 
     def _sums(self) -> None:
         em = self.em
-        self.slots = "%scratch"
         self.row_of = em.element(self.slots, str(BLOCK * self.row_size))
         self.stamps = em.element(self.row_of, str(BLOCK))
         self.group = em.element(self.stamps, str(self.rows))
         with em.loop(0, self.rows) as row:
             em.store("i32", "-1", em.element(self.stamps, row))
-        zero = constant(0, "f")
-        if self.levels > 2:
-            with em.loop(0, self.rows) as row, self._places(row) as place:
-                place.write(zero, self.group, row)
+            if self.levels > 2:
+                self._clear((self.group, row))
         blocks = -(-self.terms // BLOCK)
         with em.loop(0, blocks) as block:
             used = em.variable("i64", "0")
-            start = em.mul(block, BLOCK)
-            stop = em.least(em.add(start, BLOCK), self.terms)
-            with counted(em, start, stop, self.context.reduce) as (_, k):
-                row = self._index(k)
-                with em.when(self._hits(row)):
-                    slot = self._slot(block, row, used)
-                    with self._places(row) as place:
-                        acc = place.read(self.slots, slot)
-                        value = self._value(place, k)
-                        place.write(combine(em, self.fold, acc, value), self.slots, slot)
+            self._block(block, used)
             with em.loop(0, used.get()) as slot:
                 row = em.op(f"sext i32 {em.load('i32', em.element(self.row_of, slot))} to i64")
-                target = (self.group, row) if self.levels > 2 else ("", "")
-                with self._places(row) as place:
-                    chain = place.read(self.slots, slot)
-                    place.write(combine(em, self.fold, place.read(*target), chain), *target)
+                target = (self.group, row) if self.levels > 2 else None
+                self._add_line(row, target, (self.slots, slot))
             if self.levels > 2:
                 self._flush(block, blocks)
-        with em.loop(0, self.rows) as row, self._places(row) as place:
-            place.write(canonicalized(em, place.read()))
+        with em.loop(0, self.rows) as row:
+            self._each(row, lambda place: self._write(place, bits_of(em, self._read(place))))
 
-    def _flush(self, block: str, blocks: int) -> None:
-        """After 256 blocks, and after the last, add the group's sums to the result."""
+    def _block(self, block: str, used: Variable) -> None:
+        """Emit the chains of one block of positions, each in the slot of its row."""
         em = self.em
-        full = em.op(f"icmp eq i64 {em.op(f'and i64 {block}, {BLOCK - 1}')}, {BLOCK - 1}")
-        last = em.op(f"icmp eq i64 {block}, {blocks - 1}")
-        with em.when(em.op(f"or i1 {full}, {last}")), em.loop(0, self.rows) as row:
-            with self._places(row) as place:
-                group = place.read(self.group, row)
-                place.write(combine(em, self.fold, place.read(), group))
-                place.write(constant(0, "f"), self.group, row)
+        start = em.mul(block, BLOCK)
+        stop = em.least(em.add(start, BLOCK), self.terms)
+        with counted(em, start, stop, self.context.reduce) as (_, k):
+            row = self._index(k)
+            with em.when(self._hits(row)):
+                slot = self._slot(block, row, used)
 
-    def _at(self, row: str, rest: list[str], k: list[str], width: int) -> Evaluation:
-        coordinates = ["0"] * self.context.rank
-        coordinates[self.scatter.axis] = row
-        for axis, place in zip(self.rest, rest, strict=True):
-            coordinates[axis] = place
-        axis = self.rest[-1] if width > 1 else -1
-        context = self.context
-        return Evaluation(self.em, context.body, context.node.body, coordinates + k, axis, width)
+                def update(place: Place) -> None:
+                    self._accumulate(place, (self.slots, slot), self._value(place, k))
 
-    def _index(self, k: list[str]) -> str:
-        """Return the row (i64, perhaps out of range) that term `k` goes to."""
-        value = self._at("0", ["0"] * len(self.rest), k, 1).value(self.scatter.index, "i")
-        return self.em.op(f"sext i32 {value.name} to i64")
-
-    def _hits(self, row: str) -> str:
-        return self.em.op(f"icmp ult i64 {row}, {self.rows}")
+                self._each(row, update)
 
     def _slot(self, block: str, row: str, used: Variable) -> str:
         """Return the slot of a row in this block, a fresh one filled with +0 if it has none."""
@@ -230,22 +226,95 @@ class ScatterKernel:
             em.store("i32", em.op(f"trunc i64 {row} to i32"), em.element(self.row_of, fresh))
             new = em.op(f"or i64 {em.op(f'shl i64 {block}, 8')}, {fresh}")
             em.store("i32", em.op(f"trunc i64 {new} to i32"), stamp_place)
-            with self._places(row) as place:
-                place.write(constant(0, "f"), self.slots, fresh)
+            self._clear((self.slots, fresh))
         return slot.get()
 
-    def _value(self, place: Place, k: list[str]) -> Value:
-        return self._at(place.row, place.rest, k, place.width).value(
-            self.scatter.value, self.letter
-        )
+    def _flush(self, block: str, blocks: int) -> None:
+        """After 256 blocks, and after the last, add the group's sums to the result."""
+        em = self.em
+        full = em.op(f"icmp eq i64 {em.op(f'and i64 {block}, {BLOCK - 1}')}, {BLOCK - 1}")
+        last = em.op(f"icmp eq i64 {block}, {blocks - 1}")
+        with em.when(em.op(f"or i1 {full}, {last}")), em.loop(0, self.rows) as row:
+            self._add_line(row, None, (self.group, row))
+            self._clear((self.group, row))
 
-    @contextmanager
-    def _places(self, row: str) -> Iterator[Places]:
-        """Emit what the body does at every place of a row, in vectors and then one by one.
+    # Rows ----------------------------------------------------------------------------------------
 
-        Unlike elsewhere no place may come twice, since sums are updated where they stand. The body
-        is recorded and emitted twice.
+    def _each(self, row: str, body: Callable[[Place], None]) -> None:
+        """Emit `body` for every place of a row: vectors, then what is left one by one.
+
+        Unlike in other kernels no place may come twice, since sums are updated where they stand.
         """
-        recorded = Places(self, row)
-        yield recorded
-        recorded.emit()
+        em, sizes = self.em, self.sizes
+        extent = sizes[-1] if sizes else 1
+        width = power_below(min(self.context.target.width, extent))
+        whole = extent // width * width
+        with ExitStack() as nest:
+            outer = [nest.enter_context(em.loop(0, size)) for size in sizes[:-1]]
+            for start, stop, lanes in ((0, whole, width), (whole, extent, 1)):
+                if start == stop:
+                    continue
+                with em.loop(start, stop, lanes) as place:
+                    rest = [*outer, place] if sizes else []
+                    flat = "0"
+                    for size, coordinate in zip(sizes, rest, strict=True):
+                        flat = em.add(em.mul(flat, size), coordinate)
+                    body(Place(row, rest, flat, lanes))
+
+    def _address(self, place: Place, array: Array | None) -> str:
+        em = self.em
+        if array is None:
+            return em.element("%out", out_index(self.context, self._coordinates(place)))
+        pointer, line = array
+        return em.element(pointer, em.add(em.mul(line, self.row_size), place.flat))
+
+    def _read(self, place: Place, array: Array | None = None) -> Value:
+        kind = fold_type(self.fold, place.width)
+        name = self.em.load(kind, self._address(place, array))
+        return Value(name, self.letter, place.width)
+
+    def _write(self, place: Place, value: Value, array: Array | None = None) -> None:
+        wide = widened(self.em, value, place.width)
+        self.em.store(wide.type, wide.name, self._address(place, array))
+
+    def _accumulate(self, place: Place, array: Array | None, value: Value) -> None:
+        acc = self._read(place, array)
+        self._write(place, combine(self.em, self.fold, acc, value), array)
+
+    def _add_line(self, row: str, target: Array | None, line: Array) -> None:
+        self._each(row, lambda place: self._accumulate(place, target, self._read(place, line)))
+
+    def _clear(self, array: Array) -> None:
+        zero = constant(0, self.letter)
+        self._each("0", lambda place: self._write(place, zero, array))
+
+    # Terms ---------------------------------------------------------------------------------------
+
+    def _coordinates(self, place: Place) -> list[str]:
+        coordinates = ["0"] * self.context.rank
+        coordinates[self.scatter.axis] = place.row
+        for axis, coordinate in zip(self.rest, place.rest, strict=True):
+            coordinates[axis] = coordinate
+        return coordinates
+
+    def _evaluation(self, place: Place, k: list[str]) -> Evaluation:
+        context, axis = self.context, self.rest[-1] if place.width > 1 else -1
+        coordinates = self._coordinates(place) + k
+        return Evaluation(self.em, context.body, context.node.body, coordinates, axis, place.width)
+
+    def _value(self, place: Place, k: list[str]) -> Value:
+        return self._evaluation(place, k).value(self.scatter.value, self.letter)
+
+    def _index(self, k: list[str]) -> str:
+        """Return the row (i64, perhaps out of range) that term `k` goes to."""
+        origin = Place("0", ["0"] * len(self.rest), "0", 1)
+        value = self._evaluation(origin, k).value(self.scatter.index, "i")
+        return self.em.op(f"sext i32 {value.name} to i64")
+
+    def _hits(self, row: str) -> str:
+        return self.em.op(f"icmp ult i64 {row}, {self.rows}")
+
+
+def emit_scatter(context: Context, scatter: Scatter) -> Shape:
+    """Emit the body of a FOLD kernel that visits only the matching terms."""
+    return ScatterKernel(context, scatter).emit()

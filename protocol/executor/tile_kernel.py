@@ -3,8 +3,8 @@
 
 A matrix product is the case in which one result register does not depend on the column axis and the
 other not on the row axis: the first is read as scalars, the second once for all rows of the
-tile. If the second is more than a contiguous load (a transposed matrix, a padded window of an image) its
-values for the tile's columns are first packed into scratch memory, k-major.
+tile. If the second is more than a contiguous load (a transposed matrix, a padded window of an
+image) its values for the tile's columns are first packed into scratch memory, k-major.
 Column sums, reductions of middle axes and everything else without such a row axis have one row.
 """
 
@@ -35,11 +35,13 @@ MAX_SCRATCH = 1 << 25
 """Bytes that one kernel may pack into."""
 MIN_REUSE = 3
 """Row tiles that must read a packed panel for packing to pay."""
+MIN_REUSE_PLAIN = 8
+"""The same where the columns lie side by side already: packing only saves cache and TLB misses."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How the outputs are cut. `row` is -1 if there is no row axis, `column` if there is no axis."""
+    """How the outputs are cut; `row` and `column` are axes, or -1 where there is none."""
 
     column: int
     width: int
@@ -54,7 +56,7 @@ class Tile:
 
 
 def _row_axis(context: Context, column: int) -> int:
-    """Return the largest axis along which one result is constant while the other is along columns."""
+    """Return the largest axis that one result varies along while the other varies by column."""
     if context.node.fold is not Fold.DOT or column < 0:
         return -1
     registers = dependencies(context.body, context.node.body)
@@ -80,9 +82,7 @@ def choose_tile(context: Context) -> Tile:
         return Tile(column, width, power_below(min(8, extent // width)), -1, 1)
     vectors = min(2, extent // width)
     most = min(context.target.accumulators // vectors, context.extents[row])
-    rows = min(
-        range(1, most + 1), key=lambda r: (windows(context.extents[row], r) * (r + 2), -r)
-    )
+    rows = min(range(1, most + 1), key=lambda r: (windows(context.extents[row], r) * (r + 2), -r))
     return Tile(column, width, vectors, row, rows)
 
 
@@ -101,7 +101,8 @@ def _packed(context: Context, tile: Tile) -> list[int]:
         if register < len(body.accesses):
             access = body.accesses[register]
             plain = access.address.coef(tile.column) == 1 and not access.tests
-            if plain and not access.address.values and len(context.reduce) <= 1:
+            plain = plain and not access.address.values and len(context.reduce) <= 1
+            if plain and windows(context.extents[tile.row], tile.rows) < MIN_REUSE_PLAIN:
                 continue
         result.append(register)
     return result
@@ -161,9 +162,7 @@ class TileKernel:
     def _panel(self, item: str, column: int) -> str:
         """Return where vector `column` of term `item` is packed."""
         em, tile = self.em, self.tile
-        return em.element(
-            "%scratch", em.add(em.mul(item, tile.columns), column * tile.width)
-        )
+        return em.element("%scratch", em.add(em.mul(item, tile.columns), column * tile.width))
 
     def _pack(self, coordinates: list[str]) -> None:
         em = self.em

@@ -7,10 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.encoding import MAX_IMMEDIATES, MAX_INSTRUCTIONS, MAX_NODE_BYTES, MAX_OPERANDS
+from protocol.node_encoding import MAX_IMMEDIATES, MAX_INSTRUCTIONS, MAX_NODE_BYTES, MAX_OPERANDS
 from protocol.program import (
     INDIRECT,
     Dim,
+    DType,
     Expression,
     Flat,
     Instruction,
@@ -62,14 +63,14 @@ class Cost:
 def cost(*roots: Scalar) -> Cost:
     """Return what `roots` take together."""
     instructions = operands = size = 0
-    immediates: set[int] = set()
+    immediates: set[tuple[int, DType]] = set()
     slow = indirect = False
     for scalar in walk(*roots):
         if isinstance(scalar, Prim):
             instructions += 1
             slow = slow or scalar.code in SLOW
         elif isinstance(scalar, Imm):
-            immediates.add(scalar.bits)
+            immediates.add((scalar.bits, scalar.dtype))
         elif isinstance(scalar, Load):
             operands += 1
             size += 10 + sum(21 + 5 * len(place.at.terms) for place in scalar.places)
@@ -117,10 +118,10 @@ def expression(results: tuple[Scalar, ...], shape: Shape, *, fold: bool) -> Expr
         _operand(leaf, registers, None if fold else shape)
         for leaf in leaves
     )
-    immediates: dict[int, int] = {}
+    immediates: dict[tuple[int, DType], int] = {}
     for scalar in order:
         if isinstance(scalar, Imm):
-            place = immediates.setdefault(scalar.bits, len(immediates))
+            place = immediates.setdefault((scalar.bits, scalar.dtype), len(immediates))
             registers[id(scalar)] = len(leaves) + place
         elif isinstance(scalar, OnStep):
             raise TypeError("a schedule must be stored before an expression can read it")
@@ -130,7 +131,7 @@ def expression(results: tuple[Scalar, ...], shape: Shape, *, fold: bool) -> Expr
             registers[id(scalar)] = len(leaves) + len(immediates) + len(code)
             code.append(Instruction(scalar.code, tuple(registers[id(a)] for a in scalar.args)))
     found = tuple(registers[id(result)] for result in results)
-    return Expression(operands, tuple(immediates), tuple(code), found)
+    return Expression(operands, tuple(bits for bits, _ in immediates), tuple(code), found)
 
 
 def _operand(leaf: Load | Index, registers: dict[int, int], flat: Shape | None) -> Operand:

@@ -31,9 +31,7 @@ def job() -> Job:
     return Job(
         module=module,
         loss=torch.nn.functional.cross_entropy,
-        optimizer=torch.optim.SGD(
-            module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
-        ),
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4),
         dataset=(inputs[~held_out], targets[~held_out]),
         batch_size=64,
         steps=320,

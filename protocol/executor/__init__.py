@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs compiled to native code through LLVM, bit-exact with `protocol.reference`.
+
+`access` reduces views to addresses and the tests that can fail; `evaluation` emits an expression on
+scalars or vectors; `map_kernel`, `tile_kernel`, `lane_kernel`, `scatter_kernel` and `philox_kernel`
+are the loops around it; `module` puts a program's kernels together, `native` compiles them, `plan`
+shares memory, `compiled` runs steps, `canary` and `check` make sure of the machine.
+"""
+
+from protocol.executor.check import CompiledExecutor, self_check
+from protocol.executor.compiled import NativeExecutor
+from protocol.executor.target import Target, host_target
+
+__all__ = ["CompiledExecutor", "NativeExecutor", "Target", "host_target", "self_check"]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`trace`: an ordinary torch module, loss and optimizer as a program of one training step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from protocol.errors import TraceError
+from protocol.execution import Bits
+from protocol.program import DType, Kind, Program, Shape
+from protocol.tracing import creation, elementwise, indexing, matmul, movement, reductions
+from protocol.tracing.bits import dtype_of, from_bits, to_bits
+from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
+from protocol.tracing.data import Dataset
+from protocol.tracing.graph import Graph, Value
+from protocol.tracing.lowering import Lowerer
+from protocol.tracing.optimizers import SHORT, OptimizerStep
+from protocol.tracing.schedule import STEP
+from protocol.validate import validate
+
+FAMILIES = (creation, elementwise, indexing, matmul, movement, reductions)
+"""Importing them registers their lowerings."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced program with the tensors that it starts from.
+
+    `state` are the initial state tensors in program order (names in `program.state_names`),
+    `constants` the tensors that never change (frozen parameters, constant buffers, tables) and
+    `data` the data set; all are patterns in the shape of their node.
+    """
+
+    program: Program
+    state: list[Bits]
+    constants: list[Bits]
+    data: list[Bits]
+    dtypes: list[torch.dtype] = field(repr=False)
+
+    def state_dict(self, state: Sequence[Bits]) -> dict[str, Tensor]:
+        """Return the module's tensors in `state` under their PyTorch names.
+
+        Frozen parameters and constant buffers are not in it; load it with `strict=False`.
+        """
+        names = zip(self.program.state_names, state, self.dtypes, strict=True)
+        return {
+            name.removeprefix("model."): from_bits(bits, dtype)
+            for name, bits, dtype in names
+            if name.startswith("model.")
+        }
+
+
+def trace(
+    module: torch.nn.Module,
+    loss_fn: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    dataset: Sequence[Tensor],
+    batch_size: int,
+) -> Traced:
+    """Trace one training step `loss_fn(module(*inputs), target)` with its optimizer.
+
+    `dataset` is `(*inputs, target)`: tensors with the same first dim N. Every step draws
+    `batch_size` of N examples with replacement (SAMPLE, stream 0, of the task's seed). The step is
+    specialized to these shapes, options (learning rates are immediates) and `module.training`;
+    int64 is carried in 32 bits, float64 and half precision are refused. Neither the module nor the
+    optimizer is changed.
+
+    Raises TraceError, naming the ATen operation and the module it comes from, for what cannot be
+    lowered; every returned program is valid.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _Tracing(module, loss_fn, optimizer, Dataset(dataset, batch_size)).run()
+
+
+class _Tracing:
+    """The tensors of one trace by role."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        loss_fn: Loss,
+        optimizer: torch.optim.Optimizer,
+        dataset: Dataset,
+    ) -> None:
+        self._dataset = dataset
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        for name, tensor in tensors.items():
+            dtype_of(tensor.dtype, f"the tensor {name}")
+            if not tensor.numel():
+                raise TraceError(f"the tensor {name} has no elements")
+        stepped = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+        known = {id(tensor) for tensor in tensors.values()}
+        if any(number not in known for number in stepped):
+            raise TraceError("the optimizer steps a parameter that the module does not have")
+        trained = [n for n, t in tensors.items() if id(t) in stepped and t.requires_grad]
+        self._step = self._role(module, loss_fn, tensors, trained)
+        unused = unused_parameters(
+            self._step, self._tensors(self._step.trained), self._tensors(self._step.others),
+            dataset.examples,
+        )
+        trained = [name for n, name in enumerate(trained) if n not in unused]
+        self._step = self._role(module, loss_fn, tensors, trained)
+        self._optimizer = OptimizerStep(optimizer, [tensors[n] for n in trained])  # type: ignore[misc]
+
+    def _role(
+        self, module: torch.nn.Module, loss: Loss, tensors: dict[str, Tensor], trained: list[str]
+    ) -> Step:
+        self._all = tensors
+        return Step(module, loss, trained, [n for n in tensors if n not in set(trained)])
+
+    def _tensors(self, names: Sequence[str]) -> list[Tensor]:
+        return [self._all[name] for name in names]
+
+    def run(self) -> Traced:
+        """Capture, lower, and assemble the program."""
+        step, slots = self._step, self._optimizer.slots
+        captured = capture(
+            step,
+            self._optimizer,
+            self._tensors(step.trained),
+            self._tensors(step.others),
+            self._dataset.examples,
+        )
+        graph = Graph()
+        state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
+        for i, name in enumerate(step.others):
+            if _changes(captured, i):
+                state.append((f"model.{name}", self._all[name], "others", i))
+        for i, slot in enumerate(slots):
+            name = f"{SHORT.get(slot.key, slot.key)}.{step.trained[slot.parameter]}"
+            state.append((name, slot.initial, "slots", i))
+        values: dict[torch.fx.Node, Value] = {}
+        for index, (name, tensor, group, i) in enumerate(state):
+            dtype = dtype_of(tensor.dtype, name)
+            number = graph.leaf(Kind.INPUT, dtype, tuple(tensor.shape), index=index)
+            values[captured.inputs[group][i]] = _value(graph, number, tensor)
+        for i, name in enumerate(step.others):
+            if not _changes(captured, i):
+                number = graph.constant(to_bits(self._all[name], name), _dtype(self._all[name]))
+                values[captured.inputs["others"][i]] = _value(graph, number, self._all[name])
+        counter = graph.scalars.on_step(STEP)
+        values[captured.inputs["step"][0]] = Value((), counter, torch.float32)
+        batch, sample = self._dataset.batch(graph)
+        values.update(zip(captured.inputs["batch"], batch, strict=True))
+        lowerer = Lowerer(graph, captured, values)
+        lowerer.run()
+        outputs = [graph.store(lowerer.value(captured.outputs[g][i])) for _, _, g, i in state]
+        names = {"loss": graph.store(lowerer.value(captured.outputs["loss"][0])), "sample": sample}
+        program = graph.program(
+            outputs, names, len(self._dataset.tensors), tuple(name for name, *_ in state)
+        )
+        validate(program)
+        initial = [to_bits(tensor, name) for name, tensor, *_ in state]
+        dtypes = [tensor.dtype for _, tensor, *_ in state]
+        return Traced(program, initial, graph.constants, self._dataset.tensors, dtypes)
+
+
+def _dtype(tensor: Tensor) -> DType:
+    return dtype_of(tensor.dtype, "a tensor")
+
+
+def _value(graph: Graph, number: int, tensor: Tensor) -> Value:
+    shape: Shape = tuple(tensor.shape)
+    return Value(shape, graph.read(number), tensor.dtype)
+
+
+def _changes(captured: Capture, other: int) -> bool:
+    """Whether the step returns something else than it was given for a frozen tensor or buffer."""
+    return origin(captured.outputs["others"][other]) is not captured.inputs["others"][other]

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The torch side of tracing: one whole training step as a graph of core ATen operations.
+
+`make_fx` runs forward, loss, backward and the optimizer once on fake tensors (shapes without data)
+under functionalization, so that the graph has no mutation and no Python left.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+from protocol.errors import BitcourtError, TraceError
+from protocol.tracing.optimizers import OptimizerStep
+
+aten = torch.ops.aten
+
+DECOMPOSED: Final = (
+    aten._softmax.default,
+    aten._log_softmax.default,
+    aten.native_layer_norm.default,
+    aten.native_group_norm.default,
+    aten.gelu.default,
+    aten.addmm.default,
+    aten.addcmul.default,
+    aten.addcdiv.default,
+    aten.lerp.Scalar,
+    aten.lerp.Tensor,
+    aten.var_mean.correction,
+    aten.var.correction,
+    aten.elu.default,
+    aten.leaky_relu.default,
+    aten.hardtanh.default,
+)
+"""Core operations that are decomposed further; what remains has a lowering."""
+KEPT: Final = (aten.embedding_dense_backward.default, aten.sigmoid.default)
+"""Operations with a better lowering than their decomposition."""
+SAME: Final = (
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.contiguous.default,
+)
+"""Operations that return their argument."""
+
+
+@dataclass
+class Capture:
+    """The graph of one step. Each list has the placeholders or results of one group of tensors."""
+
+    graph: fx.Graph
+    module: fx.GraphModule
+    inputs: dict[str, list[fx.Node]]
+    outputs: dict[str, list[fx.Node]]
+    paths: Paths
+
+
+@dataclass
+class Paths:
+    """Where in the module each node of a graph comes from."""
+
+    marks: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    _order: dict[fx.Node, int] = field(default_factory=dict)
+
+    def mark(self, position: int, name: str) -> None:
+        """Say that nodes from `position` on come from module `name`."""
+        self.marks.append(position)
+        self.names.append(name)
+
+    def freeze(self, nodes: Sequence[fx.Node]) -> None:
+        """Remember the order in which the nodes were made."""
+        self._order = {node: position for position, node in enumerate(nodes)}
+
+    def of(self, node: fx.Node) -> str:
+        """Return the module path of a node; of a backward node, that of what it differentiates."""
+        seen, layer = {node}, [node]
+        while layer:
+            for each in layer:
+                name = self._direct(each)
+                if name:
+                    return name if each is node else f"{name} (backward)"
+            layer = [n for each in layer for n in each.all_input_nodes if n not in seen]
+            seen.update(layer)
+        return "the training step outside the module"
+
+    def _direct(self, node: fx.Node) -> str:
+        place = bisect_right(self.marks, self._order.get(node, -1)) - 1
+        return self.names[place] if place >= 0 and node.op == "call_function" else ""
+
+
+@contextmanager
+def _marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
+    """Note, while tracing, where in the graph each submodule's forward begins and ends."""
+    stack: list[str] = []
+
+    def note() -> None:
+        mode = get_proxy_mode()
+        if mode is not None:
+            paths.mark(len(mode.tracer.graph.nodes), stack[-1] if stack else "")  # type: ignore[union-attr, arg-type]
+
+    def entering(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            stack.append(name)
+            note()
+
+        return hook
+
+    def leaving(*_: object) -> None:
+        stack.pop()
+        note()
+
+    handles = []
+    for name, child in module.named_modules(remove_duplicate=False):
+        label = f"{name or 'the module'} ({type(child).__name__})"
+        handles.append(child.register_forward_pre_hook(entering(label)))
+        handles.append(child.register_forward_hook(leaving))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    table.update(get_decompositions(DECOMPOSED))
+    return {op: rule for op, rule in table.items() if op not in KEPT}
+
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass
+class Step:
+    """One training step as a function of tensors, for `capture` and for finding unused ones."""
+
+    module: torch.nn.Module
+    loss: Loss
+    trained: list[str]
+    others: list[str]
+
+    def value(
+        self, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss and the tensors of `others` as the forward pass leaves them."""
+        copies = [tensor.clone() for tensor in others]
+        tensors = {
+            **dict(zip(self.trained, trained, strict=True)),
+            **dict(zip(self.others, copies, strict=True)),
+        }
+        output = torch.func.functional_call(
+            self.module, tensors, tuple(batch[:-1]), tie_weights=True
+        )
+        loss = self.loss(output, batch[-1])
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+            raise TraceError("the loss function must return one floating-point number")
+        return loss.reshape(()), copies
+
+
+def unused_parameters(
+    step: Step, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
+) -> set[int]:
+    """Return which parameters the loss does not depend on: torch leaves them without a gradient."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
+        leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
+        rest = [mode.from_tensor(t) for t in others]
+        loss, _ = step.value(leaves, rest, [mode.from_tensor(t) for t in batch])
+        if not loss.requires_grad:
+            raise TraceError("the loss depends on no parameter that the optimizer steps")
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return {n for n, gradient in enumerate(gradients) if gradient is None}
+
+
+def capture(
+    step: Step,
+    optimizer: OptimizerStep,
+    trained: Sequence[Tensor],
+    others: Sequence[Tensor],
+    batch: Sequence[Tensor],
+) -> Capture:
+    """Trace one whole step. Raises TraceError for what torch itself cannot trace.
+
+    The input groups are `trained`, `others`, `slots`, `step`, `batch`; the output groups `trained`,
+    `others`, `slots`, `loss`.
+    """
+    slots = [slot.initial for slot in optimizer.slots]
+    sizes = (len(trained), len(others), len(slots), 1, len(batch))
+
+    def whole(*flat: Tensor) -> list[Tensor]:
+        p, o, s, (number,), b = _cut(flat, sizes)
+
+        def objective(parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            return step.value(parameters, o, b)
+
+        gradients, (loss, after_others) = torch.func.grad_and_value(objective, has_aux=True)(p)
+        after, after_slots = optimizer.run(p, gradients, s, number)
+        return [*after, *after_others, *after_slots, loss]
+
+    arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
+    paths = Paths()
+    mkldnn = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        with _marking(step.module, paths):
+            module = make_fx(
+                torch.func.functionalize(whole),
+                decomposition_table=_decompositions(),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*arguments)
+    except BitcourtError:
+        raise
+    except Exception as error:
+        raise TraceError(f"torch cannot trace this step: {error}") from error
+    finally:
+        torch.backends.mkldnn.enabled = mkldnn
+    graph = module.graph
+    paths.freeze(list(graph.nodes))
+    found = [node for node in graph.nodes if node.op == "placeholder"]
+    (result,) = next(node for node in graph.nodes if node.op == "output").args
+    inputs = dict(zip(("trained", "others", "slots", "step", "batch"), _cut(found, sizes)))
+    groups = _cut(list(result), (*sizes[:3], 1))
+    outputs = dict(zip(("trained", "others", "slots", "loss"), groups, strict=True))
+    return Capture(graph, module, inputs, outputs, paths)
+
+
+def _cut(items: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(list(items[start : start + size]))
+        start += size
+    return parts
+
+
+def origin(node: fx.Node) -> fx.Node:
+    """Return the node that `node` is a mere copy of."""
+    while node.op == "call_function" and node.target in SAME:
+        (node, *_) = node.all_input_nodes
+    return node

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The data set of a task: DATA tensors, and the batch that a step draws from them.
+
+A tensor whose examples overlap in memory (`tokens.unfold(0, 128, 1)` and its like) is published as
+the memory it views; tensors that view the same memory share one DATA tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from protocol.errors import TraceError
+from protocol.execution import Bits
+from protocol.float32 import POSITIVE_ZERO
+from protocol.program import DType, Kind
+from protocol.tracing.bits import dtype_of, to_bits
+from protocol.tracing.graph import Graph, Value
+from protocol.tracing.scalars import Affine, Load, Place
+
+MAX_BOUND = (1 << 31) - 1
+
+
+class Dataset:
+    """Tensors with a common first dim, of which each step draws a batch."""
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int) -> None:
+        """Check the data and copy its patterns.
+
+        Raises TraceError for fewer than two tensors, for different lengths, and for dtypes that
+        Bitcourt doesn't have.
+        """
+        if len(tensors) < 2:
+            raise TraceError("a dataset is (*inputs, target): at least two tensors")
+        if any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
+            raise TraceError("the tensors of a dataset need the same number of examples, not 0")
+        if not 1 <= batch_size or len(tensors[0]) > MAX_BOUND:
+            raise TraceError(f"cannot draw {batch_size} of {len(tensors[0])} examples")
+        self._given = list(tensors)
+        self._batch_size = batch_size
+        self.tensors: list[Bits] = []
+        self._dtypes: list[DType] = []
+        self._sources: list[tuple[int, tuple[int, ...], int]] = []
+        memory: dict[tuple[int, torch.dtype], int] = {}
+        for position, tensor in enumerate(tensors):
+            what = f"dataset[{position}]"
+            dtype = dtype_of(tensor.dtype, what)
+            key = (tensor.untyped_storage().data_ptr(), tensor.dtype)
+            whole = tensor.untyped_storage().nbytes() // tensor.element_size()
+            shared = whole < tensor.numel()
+            if shared:
+                base = tensor.as_strided((whole,), (1,), 0)
+                strides, offset = tensor.stride(), int(tensor.storage_offset())
+            else:
+                base = tensor.contiguous()
+                strides, offset = base.stride(), 0
+            if not shared or key not in memory:
+                if shared:
+                    memory[key] = len(self.tensors)
+                number = len(self.tensors)
+                self.tensors.append(to_bits(base, what))
+                self._dtypes.append(dtype)
+            else:
+                number = memory[key]
+            self._sources.append((number, tuple(strides), offset))
+
+    @property
+    def examples(self) -> list[Tensor]:
+        """Return uninitialized tensors in the shape of a batch, for tracing."""
+        return [
+            torch.empty((self._batch_size, *t.shape[1:]), dtype=t.dtype) for t in self._given
+        ]
+
+    def batch(self, graph: Graph) -> tuple[list[Value], int]:
+        """Return the batch as gathers from the data, and the SAMPLE node."""
+        count = len(self._given[0])
+        shape = (self._batch_size,)
+        sample = graph.leaf(Kind.SAMPLE, DType.I32, shape, bound=count, stream=0)
+        drawn = graph.read(sample)
+        values = []
+        for given, (number, strides, offset) in zip(self._given, self._sources, strict=True):
+            data = self.tensors[number]
+            node = graph.leaf(Kind.DATA, self._dtypes[number], data.shape, index=number)
+            batch = (self._batch_size, *given.shape[1:])
+            load = self._load(graph, node, drawn, batch, strides, offset, given)
+            values.append(Value(batch, load, given.dtype))
+        return values, sample
+
+    def _load(
+        self,
+        graph: Graph,
+        node: int,
+        drawn: Load,
+        batch: tuple[int, ...],
+        strides: tuple[int, ...],
+        offset: int,
+        given: Tensor,
+    ) -> Load:
+        shape = graph.nodes[node].shape
+        if shape == tuple(given.shape):
+            places = [Place(shape[0], Affine.of(drawn), 0, shape[0])]
+            places += [
+                Place(size, Affine.of(axis + 1), 0, size) if size > 1 else Place(1, Affine(), 0, 1)
+                for axis, size in enumerate(shape[1:])
+            ]
+        else:
+            at = Affine.of(drawn, strides[0], offset)
+            for axis, size in enumerate(batch[1:], start=1):
+                if size > 1:
+                    at = at.plus(Affine.of(axis, strides[axis]))
+            places = [Place(shape[0], at, 0, shape[0])]
+        return graph.scalars.load(node, tuple(places), POSITIVE_ZERO, graph.nodes[node].dtype)

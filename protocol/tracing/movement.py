@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lowerings of operations that move elements: they store nothing, but where no view can express it.
+
+Negative dims are as in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from protocol.ops import Op
+from protocol.program import Shape
+from protocol.tracing.graph import Value
+from protocol.tracing.lowering import Context, lowering
+from protocol.tracing.moves import NotAffine, merge, row_major
+from protocol.tracing.scalars import Affine, Imm, Load, Place
+
+
+def identity(rank: int) -> list[Affine]:
+    """Return the mapping that changes nothing."""
+    return [Affine.of(axis) for axis in range(rank)]
+
+
+@lowering("view.default", "_unsafe_view.default", "reshape.default", move=True)
+def reshape(ctx: Context, value: Value, shape: Sequence[int]) -> Value:
+    """Reshape to `ctx.shape`; copies where merged axes do not lie one after the other."""
+    del shape
+    return reshape_to(ctx, value, ctx.shape)
+
+
+def reshape_to(ctx: Context, value: Value, target: Shape) -> Value:
+    """Return `value` in another shape with as many elements."""
+    if value.shape == target:
+        return value
+    try:
+        return _reshape(ctx, value, target)
+    except NotAffine:
+        ctx.graph.store(value)
+        return _reshape(ctx, value, target)
+
+
+def _reshape(ctx: Context, value: Value, target: Shape) -> Value:
+    squeezed = squeeze_axes(ctx, value, [a for a, n in enumerate(value.shape) if n == 1])
+    wanted = tuple(size for size in target if size > 1)
+    scalar, shape = squeezed.scalar, squeezed.shape
+    mapping: list[Affine] = []
+    axis = start = 0
+    while axis < len(shape):
+        # The fewest old axes that hold as many elements as some number of new ones.
+        count, new = 1, 0
+        while True:
+            old_size = math.prod(shape[axis : axis + count])
+            new_size = math.prod(wanted[start : start + new])
+            if old_size == new_size:
+                break
+            if old_size < new_size:
+                count += 1
+            else:
+                new += 1
+        scalar = merge(ctx.s, scalar, axis, shape[axis : axis + count])
+        shape = (*shape[:axis], old_size, *shape[axis + count :])
+        strides = row_major(wanted[start : start + new])
+        mapping.append(Affine(tuple((start + i, stride) for i, stride in enumerate(strides))))
+        axis, start = axis + 1, start + new
+    split = ctx.moved(Value(shape, scalar, value.torch_dtype), wanted, mapping)
+    positions = [a for a, size in enumerate(target) if size > 1]
+    return ctx.moved(split, target, [Affine.of(a) for a in positions])
+
+
+def squeeze_axes(ctx: Context, value: Value, axes: Sequence[int]) -> Value:
+    """Drop axes of size 1."""
+    kept = [a for a in range(len(value.shape)) if a not in axes]
+    mapping = [Affine.of(kept.index(a)) if a in kept else Affine() for a in range(len(value.shape))]
+    return ctx.moved(value, tuple(value.shape[a] for a in kept), mapping)
+
+
+@lowering("squeeze.default", "squeeze.dim", "squeeze.dims", move=True)
+def squeeze(ctx: Context, value: Value, dims: int | Sequence[int] | None = None) -> Value:
+    """Drop the given dims of size 1, or all."""
+    rank = len(value.shape)
+    chosen = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
+    axes = [d % rank for d in chosen if rank and value.shape[d % rank] == 1]
+    return squeeze_axes(ctx, value, axes)
+
+
+@lowering("unsqueeze.default", move=True)
+def unsqueeze(ctx: Context, value: Value, dim: int) -> Value:
+    """Insert a dim of size 1."""
+    dim %= len(value.shape) + 1
+    mapping = [Affine.of(a + (a >= dim)) for a in range(len(value.shape))]
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("permute.default", move=True)
+def permute(ctx: Context, value: Value, dims: Sequence[int]) -> Value:
+    """Axis i of the result is axis `dims[i]` of the argument."""
+    rank = len(value.shape)
+    places = [d % rank for d in dims]
+    return ctx.moved(value, ctx.shape, [Affine.of(places.index(a)) for a in range(rank)])
+
+
+@lowering("t.default", move=True)
+def transpose2(ctx: Context, value: Value) -> Value:
+    """Transpose a matrix."""
+    return permute(ctx, value, [1, 0]) if len(value.shape) == 2 else value
+
+
+@lowering("transpose.int", move=True)
+def transpose(ctx: Context, value: Value, first: int, second: int) -> Value:
+    """Exchange two dims."""
+    rank = len(value.shape)
+    places = list(range(rank))
+    places[first % rank], places[second % rank] = second % rank, first % rank
+    return permute(ctx, value, places)
+
+
+@lowering("expand.default", move=True)
+def expand(ctx: Context, value: Value, shape: Sequence[int], **_: object) -> Value:
+    """Repeat axes of size 1."""
+    del shape
+    scalar = ctx.broadcast(value.scalar, value.shape, ctx.shape)
+    return Value(ctx.shape, scalar, value.torch_dtype)
+
+
+@lowering("prims.broadcast_in_dim.default", move=True)
+def broadcast_in_dim(
+    ctx: Context, value: Value, shape: Sequence[int], dims: Sequence[int]
+) -> Value:
+    """Axis i of the argument becomes axis `dims[i]`; all others are repeated."""
+    del shape
+    mapping = [
+        Affine.of(d) if n > 1 else Affine() for d, n in zip(dims, value.shape, strict=True)
+    ]
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("slice.Tensor", move=True)
+def slice_(
+    ctx: Context,
+    value: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    """Take every `step`-th element from `start` on."""
+    first, _, _ = slice(start, end, step).indices(value.shape[dim % len(value.shape)])
+    mapping = identity(len(value.shape))
+    mapping[dim % len(value.shape)] = Affine.of(dim % len(value.shape), step, first)
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("select.int", move=True)
+def select(ctx: Context, value: Value, dim: int, index: int) -> Value:
+    """Take one position of an axis."""
+    dim %= len(value.shape)
+    mapping = [Affine.of(a - (a > dim)) for a in range(len(value.shape))]
+    mapping[dim] = Affine((), index % value.shape[dim])
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("flip.default", move=True)
+def flip(ctx: Context, value: Value, dims: Sequence[int]) -> Value:
+    """Reverse axes."""
+    mapping = identity(len(value.shape))
+    for dim in dims:
+        axis = dim % len(value.shape)
+        mapping[axis] = Affine.of(axis, -1, value.shape[axis] - 1)
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("split_with_sizes.default")
+def split_with_sizes(
+    ctx: Context, value: Value, sizes: Sequence[int], dim: int = 0
+) -> tuple[Value, ...]:
+    """Cut an axis into pieces."""
+    axis, start, pieces = dim % len(value.shape), 0, []
+    for size in sizes:
+        mapping = identity(len(value.shape))
+        mapping[axis] = Affine.of(axis, 1, start)
+        shape = (*value.shape[:axis], size, *value.shape[axis + 1 :])
+        pieces.append(ctx.moved(value, shape, mapping))
+        start += size
+    return tuple(pieces)
+
+
+@lowering("cat.default")
+def cat(ctx: Context, values: Sequence[Value], dim: int = 0) -> Value:
+    """Concatenate: choose the piece by the position on the axis."""
+    pieces = [v for v in values if v.shape != (0,)]
+    axis = dim % len(ctx.shape)
+    dtype = ctx.meta.dtype
+    end = ctx.shape[axis]
+    result = None
+    for piece in reversed(pieces):
+        end -= piece.shape[axis]
+        mapping = identity(len(ctx.shape))
+        mapping[axis] = Affine.of(axis, 1, -end) if piece.shape[axis] > 1 else Affine()
+        there = ctx.moved(piece, ctx.shape, mapping)
+        scalar = ctx.cast(there.scalar, piece.torch_dtype, dtype)
+        if result is None:
+            result = scalar
+        else:
+            before = ctx.s.op(
+                Op.ILT, ctx.s.index(Affine.of(axis)), ctx.s.i32(end + piece.shape[axis])
+            )
+            result = ctx.s.op(Op.WHERE if scalar.dtype == 0 else Op.IWHERE, before, scalar, result)
+    if result is None:
+        raise NotImplementedError("an empty concatenation")
+    return ctx.result(result)
+
+
+def widen(
+    ctx: Context, value: Value, axis: int, size: int, start: int, step: int = 1, fill: int = 0
+) -> Value:
+    """Return `value` inside a larger axis: element i at `start + step * i`, `fill` elsewhere."""
+    shape = (*value.shape[:axis], size, *value.shape[axis + 1 :])
+    if isinstance(value.scalar, Imm) and value.scalar.bits == fill:
+        return Value(shape, value.scalar, value.torch_dtype)
+    places = _widened(value, axis, start, step, fill)
+    if places is None:
+        ctx.graph.store(value)
+        places = _widened(value, axis, start, step, fill)
+    if places is None or not isinstance(value.scalar, Load):
+        raise TypeError("a stored tensor can be seen through any window")
+    load = ctx.s.load(value.scalar.buffer, places, fill, value.scalar.dtype)
+    return Value(shape, load, value.torch_dtype)
+
+
+def _widened(
+    value: Value, axis: int, start: int, step: int, fill: int
+) -> tuple[Place, ...] | None:
+    """Return the places of a load with a window on one axis, or None if it has no such form."""
+    load, n = value.scalar, value.shape[axis]
+    if not isinstance(load, Load):
+        return None
+    window = Place(n, Affine.of(axis, 1, -start), 0, n, step)
+    if n == 1:
+        return (*load.places, window) if load.fill == fill else None
+    places, found = [], 0
+    for place in load.places:
+        if place.plain and place.at == Affine.of(axis) and place.size == n:
+            places.append(window)
+            found += 1
+        elif place.at.coef(axis) or not (place.plain or load.fill == fill):
+            return None
+        else:
+            places.append(place)
+    return tuple(places) if found == 1 else None
+
+
+@lowering("constant_pad_nd.default")
+def constant_pad_nd(ctx: Context, value: Value, pad: Sequence[int], number: float = 0) -> Value:
+    """Pad (or, with negative amounts, crop) axes from the last one on."""
+    fill = ctx.scalar(number, value.torch_dtype, ())
+    if not isinstance(fill, Imm):
+        raise TypeError("a number is an immediate")
+    result = value
+    for i in range(len(pad) // 2):
+        axis = len(value.shape) - 1 - i
+        before, after = pad[2 * i], pad[2 * i + 1]
+        if before < 0 or after < 0:
+            raise NotImplementedError("negative padding")
+        if before or after:
+            size = result.shape[axis] + before + after
+            result = widen(ctx, result, axis, size, before, 1, fill.bits)
+    return result
+
+
+@lowering("slice_scatter.default")
+def slice_scatter(
+    ctx: Context,
+    base: Value,
+    source: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    """Write a slice: a window where the base is zero, else a choice by position."""
+    axis = dim % len(base.shape)
+    size = base.shape[axis]
+    first, last, _ = slice(start, end, step).indices(size)
+    scalar = ctx.broadcast(source.scalar, source.shape, source.shape)
+    source = Value(source.shape, scalar, source.torch_dtype)
+    inside = widen(ctx, source, axis, size, first, step)
+    if isinstance(base.scalar, Imm) and base.scalar.bits == 0:
+        return ctx.result(inside.scalar)
+    if step != 1:
+        raise NotImplementedError("a strided slice_scatter onto a base that is not zero")
+    at = ctx.s.index(Affine.of(axis))
+    within = ctx.s.op(
+        Op.AND,
+        ctx.s.op(Op.ILT, ctx.s.i32(first - 1), at),
+        ctx.s.op(Op.ILT, at, ctx.s.i32(last)),
+    )
+    choose = Op.WHERE if inside.scalar.dtype == 0 else Op.IWHERE
+    return ctx.result(ctx.s.op(choose, within, inside.scalar, base.scalar))
+
+
+@lowering("select_scatter.default")
+def select_scatter(ctx: Context, base: Value, source: Value, dim: int, index: int) -> Value:
+    """Write one position of an axis."""
+    axis = dim % len(base.shape)
+    index %= base.shape[axis]
+    mapping = [Affine.of(a + (a >= axis)) for a in range(len(source.shape))]
+    shape = (*base.shape[:axis], 1, *base.shape[axis + 1 :])
+    row = ctx.moved(source, shape, mapping)
+    return slice_scatter(ctx, base, row, axis, index, index + 1)  # type: ignore[no-any-return]

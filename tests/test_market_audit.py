@@ -1,0 +1,553 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sealed audit: draw, starts, seals, ends, reveals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from eth_utils.crypto import keccak
+
+from protocol.task import SeatState, Status, seal_digest
+from tests.evm import CHAIN_ID
+from tests.market_driver import (
+    BUDGET,
+    SOLVER,
+    SPEC,
+    STRANGER,
+    SUBMITTER,
+    VERIFIERS,
+    Task,
+    at,
+    fresh_world,
+    nonce,
+    raw,
+    role,
+)
+
+HASH_BLOCKS = 256
+DRAWN, SEALED, ATTESTED, MISMATCHED, UNAVAILABLE = SeatState
+
+
+def states(task: Task) -> list[SeatState]:
+    return [seat.state for seat in task.seats]
+
+
+def outsider(task: Task) -> bytes:
+    """A registered verifier that was not drawn."""
+    return next(v for v in VERIFIERS if v not in task.drawn)
+
+
+# The draw.
+
+
+def test_the_draw_takes_a_slot_of_each_drawn_verifier_and_starts_the_audit() -> None:
+    task = at(Status.COMMITTED)
+    done = task.draw()
+    assert done.event("Drawn")["deadline"] == task.world.now + SPEC.audit_window
+    assert task.state.status == Status.STARTING
+    assert [raw(e["verifier"]) for e in done.all("SeatDrawn")] == task.drawn
+    assert [(e["first"], e["count"]) for e in done.all("RunDrawn")] == [
+        (run.first, run.count) for run in task.runs
+    ]
+    assert len(set(task.drawn)) == SPEC.committee
+    assert len(task.segments_drawn) == SPEC.samples
+    assert states(task) == [DRAWN, DRAWN]
+    assert [task.world.slots(v) for v in VERIFIERS] == [2 - (v in task.drawn) for v in VERIFIERS]
+    task.world.assert_solvent()
+
+
+def test_the_draw_waits_for_its_block_and_happens_once() -> None:
+    task = at(Status.COMMITTED)
+    block = task.state.draw_block
+    for _ in range(2):
+        with task.world.refuses("DrawNotReady", task.id, block):
+            task.call("draw")
+        task.world.wait()
+    task.call("draw")
+    with task.world.refuses("WrongStatus", task.id, Status.STARTING):
+        task.call("draw")
+
+
+def test_the_draw_is_valid_until_the_last_block_that_knows_the_hash() -> None:
+    task = at(Status.COMMITTED)
+    task.world.wait(blocks=1 + HASH_BLOCKS)
+    task.call("draw")
+    assert (task.state.status, task.state.round) == (Status.STARTING, 0)
+
+
+def test_a_missed_draw_moves_on_with_one_segment_more_and_the_same_deadline() -> None:
+    task = at(Status.COMMITTED)
+    deadline = task.state.deadline
+    for missed in (1, 2):
+        task.world.wait(blocks=2 + HASH_BLOCKS)
+        task.call("draw")
+        state = task.state
+        assert (state.status, state.round) == (Status.COMMITTED, missed)
+        assert state.draw_block == task.world.evm.number + 1
+        assert state.deadline == deadline
+    task.draw()
+    assert len(task.segments_drawn) == SPEC.samples + 2
+    task.world.assert_solvent()
+
+
+def test_a_solver_cannot_let_draws_expire_without_end() -> None:
+    task = at(Status.COMMITTED)
+    deadline = task.state.deadline
+    for _ in range(2):
+        task.world.wait(blocks=2 + HASH_BLOCKS)
+        task.call("draw")
+    with task.world.refuses("NoDefault", task.id):
+        task.call("defaulted")  # anybody can still draw
+    task.world.wait(blocks=2 + HASH_BLOCKS)
+    with task.world.refuses("DrawMissed", task.id):
+        task.call("draw")
+    with task.world.refuses("TooEarly", task.id, deadline):
+        task.call("defaulted")
+    task.world.wait_beyond(deadline)
+    task.call("defaulted")
+    assert task.state.status == Status.SLASHED
+    task.world.assert_solvent()
+
+
+def test_a_draw_missed_beyond_the_deadline_is_the_solvers_default() -> None:
+    task = at(Status.COMMITTED)
+    task.world.wait(blocks=2 + HASH_BLOCKS, seconds=SPEC.audit_window + 1)
+    with task.world.refuses("DrawMissed", task.id):
+        task.call("draw")
+    task.call("defaulted")
+    assert task.state.status == Status.SLASHED
+
+
+def test_a_late_draw_is_no_default_while_anybody_can_make_it() -> None:
+    task = at(Status.COMMITTED)
+    task.world.wait(blocks=2, seconds=SPEC.audit_window + 1)
+    with task.world.refuses("NoDefault", task.id):
+        task.call("defaulted")
+    task.call("draw")
+    assert task.state.status == Status.STARTING
+
+
+def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
+    task = fresh_world().post(committee=4)
+    world = task.world
+    for interested in (SOLVER, SUBMITTER):
+        world.send("registerVerifier", 64, sender=interested)
+    task.reach(Status.TRAINING)
+    newcomers = [role(f"newcomer {i}") for i in range(8)]
+    for newcomer in newcomers:
+        world.fund(newcomer)
+    task.append(4)
+    for newcomer in newcomers[:4]:
+        world.send("registerVerifier", 1, sender=newcomer)  # in the block of the last commitment
+    task.append(9)
+    for newcomer in newcomers[4:]:
+        world.send("registerVerifier", 1, sender=newcomer)
+    mark = world.evm.mark()
+    for block in range(10):
+        world.evm.back(mark)
+        world.wait(blocks=2 + HASH_BLOCKS + block)
+        task.call("draw")  # missed: the next one has another hash
+        task.draw()
+        assert set(task.drawn) <= set(VERIFIERS)
+
+
+def test_joining_and_leaving_after_the_hash_is_known_changes_no_draw() -> None:
+    task = at(Status.TRAINING, committee=4)
+    world = task.world
+    for verifier in VERIFIERS[:3]:  # their week is over in time: they may go whenever they like
+        world.send("leaveVerifiers", sender=verifier)
+    extra = [role(f"sybil {i}") for i in range(5)]
+    for sybil in extra:
+        world.fund(sybil)
+        world.send("registerVerifier", 1, sender=sybil)
+    world.wait(7 * 86_400 - SPEC.train_window // 2)
+    task = task.world.post(committee=4).reach(Status.COMMITTED)
+    world.wait(blocks=2, seconds=max(0, SPEC.train_window))
+    mark = world.evm.mark()
+    task.call("draw")
+    drawn, runs = task.drawn, task.runs
+    world.evm.back(mark)
+    for verifier in VERIFIERS[:3]:
+        world.send("removeVerifier", sender=verifier)
+    for i in range(4):
+        world.fund(role(f"late sybil {i}"))
+        world.send("registerVerifier", 64, sender=role(f"late sybil {i}"))
+    task.call("draw")
+    assert (task.drawn, task.runs) == (drawn, runs)
+    world.assert_solvent()
+
+
+def test_a_draw_without_enough_verifiers_ends_the_task_and_frees_all_money() -> None:
+    task = at(Status.COMMITTED, committee=4)
+    world = task.world
+    while sum(world.slots(v) > 0 for v in VERIFIERS) >= 4:
+        world.post(committee=4).reach(Status.STARTING)
+    slots = [world.slots(v) for v in VERIFIERS]
+    free = world.free(SOLVER), world.free(SUBMITTER)
+    done = task.draw()
+    assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
+    assert task.state.status == Status.EXPIRED
+    assert world.free(SOLVER) == free[0] + SPEC.solver_stake
+    assert world.free(SUBMITTER) == free[1] + BUDGET + 4 * SPEC.verifier_fee
+    assert [world.slots(v) for v in VERIFIERS] == slots
+    world.assert_solvent()
+
+
+def test_a_draw_that_fills_only_some_seats_gives_their_slots_back() -> None:
+    task = fresh_world().post(committee=4)
+    world = task.world
+    for verifier in VERIFIERS[:3]:
+        world.send("leaveVerifiers", sender=verifier)
+    world.wait(7 * 86_400)
+    for verifier in VERIFIERS[:3]:
+        world.send("removeVerifier", sender=verifier)
+    task = world.post(committee=4).reach(Status.COMMITTED)
+    task.draw()
+    assert task.state.status == Status.EXPIRED
+    assert [world.slots(v) for v in VERIFIERS[3:]] == [2, 2, 2]
+    world.assert_solvent()
+
+
+def test_draws_are_uniform_and_runs_are_the_maximal_ones() -> None:
+    task = at(Status.TRAINING, samples=3)
+    world, mark = task.world, task.world.evm.mark()
+    segments: Counter[int] = Counter()
+    verifiers: Counter[bytes] = Counter()
+    lengths: Counter[int] = Counter()
+    rounds = 100
+    for block in range(rounds):
+        world.evm.back(mark)
+        world.wait(blocks=1 + block, seconds=1)
+        task.append(9)
+        task.draw()
+        runs = task.runs
+        assert sum(run.count for run in runs) == 3
+        for run, following in zip(runs, runs[1:], strict=False):
+            assert run.first + run.count < following.first  # sorted, and no two could be merged
+        assert runs[-1].first + runs[-1].count <= 8
+        segments.update(task.segments_drawn)
+        verifiers.update(task.drawn)
+        lengths.update(run.count for run in runs)
+    # The draws depend on block numbers alone here, so these bounds never flicker.
+    expected = rounds * 3 / 8
+    assert sum((segments[i] - expected) ** 2 / expected for i in range(8)) < 14.1  # 95 %, 7 dof
+    expected = rounds * 2 / 6
+    assert sum((verifiers[v] - expected) ** 2 / expected for v in VERIFIERS) < 11.1  # 95 %, 5 dof
+    # Of the 56 sets of three out of eight segments, 6 are one run, 30 two and 20 three.
+    assert lengths[3] / rounds == pytest.approx(6 / 56, abs=0.07)
+    assert lengths[2] / rounds == pytest.approx(30 / 56, abs=0.12)
+
+
+def test_drawing_every_segment_makes_one_run_of_the_whole_training() -> None:
+    task = at(Status.STARTING, samples=8)
+    assert [(run.first, run.count) for run in task.runs] == [(0, 8)]
+
+
+# Starts.
+
+
+def test_starts_are_opened_by_the_solver_once_and_in_time() -> None:
+    task = at(Status.STARTING)
+    deadline, openings = task.state.deadline, task.starts()
+    with task.world.refuses("NotSolver", task.id, STRANGER):
+        task.call("openStarts", openings, sender=STRANGER)
+    with task.world.refuses("WrongCount", 1, 2):
+        task.call("openStarts", openings[:1], sender=SOLVER)
+    task.world.wait_until(deadline)
+    done = task.open_starts()
+    assert [run.start_root for run in task.runs] == [task.claimed[r.first] for r in task.runs]
+    assert list(done.event("StartsOpened")["stateRoots"]) == [r.start_root for r in task.runs]
+    assert task.state.deadline == deadline + SPEC.audit_window
+    with task.world.refuses("WrongStatus", task.id, Status.SEALING):
+        task.call("openStarts", openings, sender=SOLVER)
+
+
+def test_late_starts_are_refused_and_cost_the_stake() -> None:
+    task = at(Status.STARTING)
+    deadline, openings, drawn = task.state.deadline, task.starts(), task.drawn
+    with task.world.refuses("TooEarly", task.id, deadline):
+        task.call("defaulted")
+    task.world.wait_beyond(deadline)
+    with task.world.refuses("TooLate", task.id, deadline):
+        task.call("openStarts", openings, sender=SOLVER)
+    free = task.world.free(SUBMITTER)
+    task.call("defaulted")
+    # The submitter gets its escrow and a fifth of the stake; the verifiers lost nothing.
+    escrow = BUDGET + 2 * SPEC.verifier_fee
+    assert task.world.free(SUBMITTER) == free + escrow + SPEC.solver_stake // 5
+    assert [task.world.slots(v) for v in drawn] == [2, 2]
+    task.world.assert_solvent()
+
+
+def damaged(opening: tuple[bytes, bytes, list[bytes]], how: str) -> tuple[Any, ...]:
+    salt, root, proof = opening
+    return {
+        "salt": (keccak(salt), root, proof),
+        "root": (salt, keccak(root), proof),
+        "short proof": (salt, root, proof[:-1]),
+        "long proof": (salt, root, [*proof, bytes(32)]),
+    }[how]
+
+
+DAMAGES = ("salt", "root", "short proof", "long proof", "other leaf")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_start_that_the_log_does_not_hold_is_refused(how: str) -> None:
+    task = at(Status.STARTING)
+    wrong = task.opening(8) if how == "other leaf" else damaged(task.starts()[0], how)
+    with task.world.refuses("BadProof", task.id, "checkpoint"):
+        task.call("openStarts", [wrong, *task.starts()[1:]], sender=SOLVER)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("last", [False, True])
+def test_an_end_that_the_log_does_not_hold_is_refused(how: str, last: bool) -> None:
+    task = at(Status.SEALING)
+    for verifier in task.drawn:
+        task.seal(verifier)
+    ends, final = task.ends(), task.opening(8)
+    victim = final if last else ends[0]
+    wrong = task.opening(0) if how == "other leaf" else damaged(victim, how)
+    arguments = (ends, wrong) if last else ([wrong, *ends[1:]], final)
+    with task.world.refuses("BadProof", task.id, "checkpoint"):
+        task.call("openEnds", *arguments, sender=SOLVER)
+
+
+def test_a_checkpoint_without_a_root_cannot_hide_from_disputes() -> None:
+    # The game knows no state root zero: were it opened, nobody could dispute it.
+    task = at(Status.TRAINING, samples=8)
+    task.claimed[8] = bytes(32)
+    task.reach(Status.SEALING)
+    for verifier in task.drawn:
+        task.seal(verifier)
+    with task.world.refuses("BadProof", task.id, "checkpoint"):
+        task.open_ends()
+    task.world.wait_beyond(task.state.deadline + SPEC.audit_window)
+    task.call("defaulted")
+    assert task.state.status == Status.SLASHED
+
+
+# Seals.
+
+
+def test_a_seal_is_what_the_client_computes_and_binds_chain_market_task_round_and_sender() -> None:
+    task = at(Status.SEALING)
+    verifier, roots = task.drawn[0], task.digests()
+    digest = task.world.market.view("sealOf", task.id, verifier, nonce(verifier), roots)
+    market = "0x" + task.world.market.address.hex()
+
+    def client(**changes: Any) -> bytes:
+        parts = {"chain": CHAIN_ID, "market": market, "task": task.id, "round": 0} | changes
+        who = parts.get("who", verifier)
+        order = [parts[key] for key in ("chain", "market", "task", "round")]
+        return seal_digest(*order, "0x" + who.hex(), nonce(verifier), roots)
+
+    assert client() == digest
+    changes = [{"chain": 1}, {"market": "0x" + bytes(20).hex()}, {"task": 2}, {"round": 1}]
+    assert digest not in [client(**change) for change in (*changes, {"who": task.drawn[1]})]
+
+
+def test_drawn_verifiers_seal_once_and_in_time() -> None:
+    task = at(Status.SEALING)
+    first, second = task.drawn
+    task.world.wait_until(task.state.deadline)
+    assert raw(task.seal(first).event("Sealed")["verifier"]) == first
+    assert states(task) == [SEALED, DRAWN]
+    with task.world.refuses("AlreadySealed", task.id, first):
+        task.seal(first)
+    with task.world.refuses("EmptySeal"):
+        task.plain("seal", bytes(32), sender=second)
+    with task.world.refuses("NotDrawn", task.id, outsider(task)):
+        task.seal(outsider(task))
+    deadline = task.state.deadline
+    task.world.wait_beyond(deadline)
+    with task.world.refuses("TooLate", task.id, deadline):
+        task.seal(second)
+
+
+@pytest.mark.parametrize("status", [Status.STARTING, Status.REVEALING])
+@pytest.mark.parametrize("function", ["seal", "reportUnavailable"])
+def test_seats_are_used_only_while_sealing(status: Status, function: str) -> None:
+    task = at(status)
+    arguments = [keccak(b"seal")] if function == "seal" else []
+    with task.world.refuses("WrongStatus", task.id, status):
+        task.plain(function, *arguments, sender=task.drawn[0])
+
+
+def test_a_copied_seal_cannot_be_revealed() -> None:
+    task = at(Status.SEALING)
+    honest, copier = task.drawn
+    roots = task.digests()
+    digest = task.world.market.view("sealOf", task.id, honest, nonce(honest), roots)
+    task.plain("seal", digest, sender=honest)
+    task.plain("seal", digest, sender=copier)
+    task.open_ends()
+    task.reveal(honest)
+    with task.world.refuses("WrongSeal", task.id, copier):
+        task.plain("reveal", nonce(honest), roots, sender=copier)
+    with task.world.refuses("WrongSeal", task.id, copier):
+        task.plain("reveal", nonce(copier), roots, sender=copier)
+
+
+def test_who_cannot_replay_leaves_its_seat_without_loss_and_says_so() -> None:
+    task = at(Status.SEALING)
+    first, second = task.drawn
+    with task.world.refuses("NotDrawn", task.id, STRANGER):
+        task.plain("reportUnavailable", sender=STRANGER)
+    done = task.plain("reportUnavailable", sender=first)
+    assert raw(done.event("Unavailable")["verifier"]) == first
+    assert states(task) == [UNAVAILABLE, DRAWN]
+    assert task.world.slots(first) == 2
+    task.world.assert_solvent()
+    for function, arguments in (("reportUnavailable", []), ("seal", [b"\x01" * 32])):
+        with task.world.refuses("AlreadySealed", task.id, first):
+            task.plain(function, *arguments, sender=first)
+    task.seal(second)
+    with task.world.refuses("AlreadySealed", task.id, second):
+        task.plain("reportUnavailable", sender=second)
+    task.open_ends()  # at once: nobody is left that could seal
+    with task.world.refuses("NotSealed", task.id, first):
+        task.reveal(first)
+    task.reveal(second)
+    task.call("openWindow")
+    task.world.wait_beyond(task.state.deadline)
+    free = task.world.free(SUBMITTER)
+    task.call("settle")
+    unspent = 2 * 10**18 + SPEC.verifier_fee  # budget less price, and the fee nobody earned
+    assert task.world.free(SUBMITTER) == free + unspent
+    assert [task.world.slots(v) for v in (first, second)] == [2, 2]
+    task.world.assert_solvent()
+
+
+def test_a_late_report_of_unavailability_is_refused() -> None:
+    task = at(Status.SEALING)
+    deadline = task.state.deadline
+    task.world.wait_beyond(deadline)
+    with task.world.refuses("TooLate", task.id, deadline):
+        task.plain("reportUnavailable", sender=task.drawn[0])
+
+
+# Ends and reveals.
+
+
+def test_no_end_is_opened_while_a_drawn_verifier_may_still_seal() -> None:
+    task = at(Status.SEALING)
+    first, second = task.drawn
+    with task.world.refuses("SealNotOver", task.id):
+        task.open_ends()
+    task.seal(first)
+    task.world.wait_until(task.state.deadline)
+    with task.world.refuses("SealNotOver", task.id):
+        task.open_ends()
+    task.seal(second)
+    task.open_ends()
+    assert task.state.status == Status.REVEALING
+
+
+def test_after_the_deadline_one_seal_is_enough_and_none_is_not() -> None:
+    task = at(Status.SEALING)
+    mark = task.world.evm.mark()
+    task.world.wait_beyond(task.state.deadline)
+    with task.world.refuses("SealNotOver", task.id):
+        task.open_ends()
+    task.world.evm.back(mark)
+    task.seal(task.drawn[1])
+    deadline = task.state.deadline
+    task.world.wait_until(deadline + SPEC.audit_window)
+    task.open_ends()
+    state = task.state
+    assert state.status == Status.REVEALING
+    assert state.deadline == task.world.now + SPEC.audit_window
+    assert state.final_root == task.claimed[8]
+
+
+def test_ends_are_opened_by_the_solver_once_completely_and_in_time() -> None:
+    task = at(Status.SEALING)
+    for verifier in task.drawn:
+        task.seal(verifier)
+    ends, last, limit = task.ends(), task.opening(8), task.state.deadline + SPEC.audit_window
+    with task.world.refuses("NotSolver", task.id, STRANGER):
+        task.call("openEnds", ends, last, sender=STRANGER)
+    with task.world.refuses("WrongCount", 3, 2):
+        task.call("openEnds", [*ends, last], last, sender=SOLVER)
+    mark = task.world.evm.mark()
+    done = task.open_ends()
+    assert list(done.event("EndsOpened")["stateRoots"]) == [r.end_root for r in task.runs]
+    with task.world.refuses("WrongStatus", task.id, Status.REVEALING):
+        task.call("openEnds", ends, last, sender=SOLVER)
+    task.world.evm.back(mark)
+    with task.world.refuses("TooEarly", task.id, limit):
+        task.call("defaulted")
+    task.world.wait_beyond(limit)
+    with task.world.refuses("TooLate", task.id, limit):
+        task.call("openEnds", ends, last, sender=SOLVER)
+    task.call("defaulted")
+    assert task.state.status == Status.SLASHED
+    assert [task.world.slots(v) for v in task.drawn] == [2, 2]
+    task.world.assert_solvent()
+
+
+def test_reveals_attest_or_mismatch_once_and_in_time() -> None:
+    task = at(Status.REVEALING)
+    first, second = task.drawn
+    mark = task.world.evm.mark()
+    event = task.reveal(first).event("Revealed")
+    assert (raw(event["verifier"]), event["attested"]) == (first, True)
+    assert states(task) == [ATTESTED, SEALED]
+    with task.world.refuses("NotSealed", task.id, first):
+        task.reveal(first)
+    with task.world.refuses("NotDrawn", task.id, outsider(task)):
+        task.reveal(outsider(task))
+    with task.world.refuses("WrongSeal", task.id, second):
+        task.reveal(second, [keccak(root) for root in task.digests()])
+    task.world.evm.back(mark)
+    deadline = task.state.deadline
+    task.world.wait_until(deadline)
+    task.reveal(first)
+    task.world.wait_beyond(deadline)
+    with task.world.refuses("TooLate", task.id, deadline):
+        task.reveal(second)
+    with task.world.refuses("WrongStatus", task.id, Status.REVEALING):
+        task.plain("seal", b"\x01" * 32, sender=second)
+
+
+@pytest.mark.parametrize("what", ["one root", "too few", "too many", "none", "swapped"])
+def test_digests_that_are_not_exactly_the_solvers_do_not_attest(what: str) -> None:
+    task = at(Status.SEALING)
+    verifier, roots = task.drawn[0], task.digests()
+    other = {
+        "one root": [roots[0], keccak(roots[1])],
+        "too few": roots[:1],
+        "too many": [*roots, bytes(32)],
+        "none": [],
+        "swapped": roots[::-1],
+    }[what]
+    task.seal(verifier, other)
+    task.seal(task.drawn[1])
+    task.open_ends()
+    assert task.reveal(verifier, other).event("Revealed")["attested"] is False
+    assert states(task) == [MISMATCHED, SEALED]
+
+
+def test_the_window_opens_when_all_have_revealed_or_may_no_longer() -> None:
+    task = at(Status.REVEALING)
+    deadline = task.state.deadline
+    task.reveal(task.drawn[0])
+    with task.world.refuses("TooEarly", task.id, deadline):
+        task.call("openWindow")
+    mark = task.world.evm.mark()
+    task.reveal(task.drawn[1])
+    task.call("openWindow")
+    assert task.state.deadline == task.world.now + SPEC.challenge_window
+    for function, sender in (("openWindow", STRANGER), ("reveal", task.drawn[0])):
+        arguments = [nonce(sender), task.digests()] if function == "reveal" else []
+        call = task.plain if function == "reveal" else task.call
+        with task.world.refuses("WrongStatus", task.id, Status.WINDOW):
+            call(function, *arguments, sender=sender)
+    task.world.evm.back(mark)
+    task.world.wait_beyond(deadline)
+    task.call("openWindow")
+    assert task.state.status == Status.WINDOW

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Money in and out, and the list of verifiers."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.task import Status
+from tests.evm import ETHER
+from tests.market_chain import Deployed
+from tests.market_driver import (
+    FUNDS,
+    NOBODY,
+    STAKE,
+    STRANGER,
+    VERIFIERS,
+    Refused,
+    World,
+    at,
+    fresh_world,
+    role,
+)
+
+WEEK = 7 * 86_400
+ACCEPT, REFUSE, BURN_GAS, REENTER = range(4)
+VERIFIER = VERIFIERS[0]
+NEWCOMER = role("newcomer")
+
+
+@pytest.fixture
+def world() -> World:
+    return fresh_world()
+
+
+def record(world: World, verifier: bytes) -> tuple[int, int, int, int]:
+    """Place plus one, free slots, block of joining, time of leaving."""
+    found = world.market.view("verifierOf", verifier)
+    return found[0], found[1], found[2], found[3]
+
+
+# Money.
+
+
+def test_deposits_add_up_and_withdraw_pays_all_of_it(world: World) -> None:
+    done = world.send("deposit", sender=STRANGER, value=3)
+    assert done.event("Deposited")["amount"] == 3
+    assert world.free(STRANGER) == FUNDS + 3
+    in_hand = world.evm.balance(STRANGER)
+    done = world.send("withdraw", sender=STRANGER)
+    assert done.event("Withdrawn")["amount"] == FUNDS + 3
+    assert world.free(STRANGER) == 0
+    assert world.evm.balance(STRANGER) == in_hand + FUNDS + 3
+    world.assert_solvent()
+
+
+def test_withdrawing_twice_pays_once(world: World) -> None:
+    world.send("withdraw", sender=STRANGER)
+    with world.refuses("NothingToWithdraw", STRANGER):
+        world.send("withdraw", sender=STRANGER)
+
+
+def test_plain_transfers_are_refused_so_that_no_money_is_nobodys(world: World) -> None:
+    with pytest.raises(Exception, match="Revert"):
+        world.evm.call(world.market.address, b"", sender=STRANGER, value=1)
+    world.assert_solvent()
+
+
+def hostile(world: World, behaviour: int, reentry: bytes = b"") -> Deployed:
+    """A contract with one ether in the market that misbehaves when it is paid."""
+    contract = Deployed(world.evm, "HostileRecipient")
+    world.people.append(contract.address)
+    deposit = world.market.calldata("deposit")
+    contract.send("act", world.market.address, deposit, sender=STRANGER, value=ETHER)
+    contract.send("behave", behaviour, reentry, sender=STRANGER)
+    assert world.free(contract.address) == ETHER
+    return contract
+
+
+@pytest.mark.parametrize("function", ["withdraw", "deposit", "leaveVerifiers"])
+def test_a_recipient_that_reenters_is_paid_once(world: World, function: str) -> None:
+    thief = hostile(world, REENTER, world.market.calldata(function))
+    withdraw = world.market.calldata("withdraw")
+    thief.send("act", world.market.address, withdraw, sender=STRANGER)
+    assert thief.view("payments") == 1
+    assert thief.view("accepted") == (1 if function == "deposit" else 0)
+    assert world.evm.balance(thief.address) == ETHER
+    assert world.free(thief.address) == 0
+    world.assert_solvent()
+
+
+def test_a_recipient_that_refuses_keeps_its_balance_and_stops_nobody(world: World) -> None:
+    refuser = hostile(world, REFUSE)
+    withdraw = world.market.calldata("withdraw")
+    with world.refuses("TransferFailed", refuser.address, ETHER):
+        refuser.send("act", world.market.address, withdraw, sender=STRANGER)
+    world.send("withdraw", sender=VERIFIER)
+    refuser.send("behave", ACCEPT, b"", sender=STRANGER)
+    refuser.send("act", world.market.address, withdraw, sender=STRANGER)
+    assert world.evm.balance(refuser.address) == ETHER
+    world.assert_solvent()
+
+
+def test_a_recipient_that_burns_gas_burns_only_its_own(world: World) -> None:
+    burner = hostile(world, BURN_GAS)
+    withdraw = world.market.calldata("withdraw")
+    before = world.picture()
+    with pytest.raises(Refused, match="TransferFailed"):
+        burner.send("act", world.market.address, withdraw, sender=STRANGER, gas=200_000)
+    assert world.picture() == before
+
+
+@pytest.mark.parametrize("behaviour", [REFUSE, BURN_GAS, REENTER])
+def test_a_hostile_solver_cannot_stop_others_from_being_paid(behaviour: int) -> None:
+    task = fresh_world().post()
+    world = task.world
+    solver = hostile(world, behaviour, world.market.calldata("withdraw"))
+    for _ in range(4):
+        deposit = world.market.calldata("deposit")
+        solver.send("behave", ACCEPT, b"", sender=STRANGER)
+        solver.send("act", world.market.address, deposit, sender=STRANGER, value=ETHER)
+        solver.send("behave", behaviour, world.market.calldata("withdraw"), sender=STRANGER)
+    bid = world.market.calldata("bid", task.id, task.spec.as_abi(), 7)
+    solver.send("act", world.market.address, bid, sender=STRANGER)
+    rival = role("rival solver")
+    task.call("bid", 6, sender=rival)  # the outbid stake is credited, not sent
+    assert world.free(solver.address) == 5 * ETHER
+    world.assert_solvent()
+
+
+# The list of verifiers.
+
+
+def test_registering_locks_a_stake_for_each_slot(world: World) -> None:
+    world.fund(NEWCOMER)
+    done = world.send("registerVerifier", 3, sender=NEWCOMER)
+    assert done.event("VerifierRegistered")["slots"] == 3
+    assert world.free(NEWCOMER) == FUNDS - 3 * STAKE
+    count = len(VERIFIERS) + 1
+    assert record(world, NEWCOMER) == (count, 3, world.evm.number, 0)
+    assert world.market.view("verifierCount") == count
+    world.assert_solvent()
+
+
+@pytest.mark.parametrize("slots", [0, 65, 2**32 - 1])
+def test_registering_an_absurd_number_of_slots_is_refused(world: World, slots: int) -> None:
+    world.fund(NEWCOMER)
+    with world.refuses("InvalidSlots", slots):
+        world.send("registerVerifier", slots, sender=NEWCOMER)
+
+
+def test_registering_twice_is_refused(world: World) -> None:
+    with world.refuses("AlreadyRegistered", VERIFIER):
+        world.send("registerVerifier", 1, sender=VERIFIER)
+
+
+def test_registering_without_the_money_is_refused(world: World) -> None:
+    world.fund(NEWCOMER, 2 * STAKE - 1)
+    with world.refuses("InsufficientBalance", NEWCOMER, 2 * STAKE, 2 * STAKE - 1):
+        world.send("registerVerifier", 2, sender=NEWCOMER)
+
+
+def test_leaving_takes_a_week_and_frees_the_stakes(world: World) -> None:
+    done = world.send("leaveVerifiers", sender=VERIFIER)
+    leaves_at = world.now + WEEK
+    assert done.event("VerifierLeaving")["leavesAt"] == leaves_at
+    world.wait_until(leaves_at)
+    free = world.free(VERIFIER)
+    done = world.send("removeVerifier", sender=VERIFIER)
+    assert done.event("VerifierRemoved")["slots"] == 2
+    assert world.free(VERIFIER) == free + 2 * STAKE
+    assert record(world, VERIFIER)[:2] == (0, 0)
+    assert world.market.view("verifierCount") == len(VERIFIERS) - 1
+    world.assert_solvent()
+
+
+def test_leaving_again_does_not_restart_the_week(world: World) -> None:
+    world.send("leaveVerifiers", sender=VERIFIER)
+    before = record(world, VERIFIER)
+    world.wait(1000)
+    assert world.send("leaveVerifiers", sender=VERIFIER).events == []
+    assert record(world, VERIFIER) == before
+
+
+def test_removal_before_the_week_is_over_is_refused(world: World) -> None:
+    with world.refuses("StillBound", VERIFIER, 0):
+        world.send("removeVerifier", sender=VERIFIER)
+    world.send("leaveVerifiers", sender=VERIFIER)
+    leaves_at = world.now + WEEK
+    world.wait_until(leaves_at - 1)
+    with world.refuses("StillBound", VERIFIER, leaves_at):
+        world.send("removeVerifier", sender=VERIFIER)
+
+
+def test_removal_twice_is_refused(world: World) -> None:
+    world.send("leaveVerifiers", sender=VERIFIER)
+    world.wait(WEEK)
+    world.send("removeVerifier", sender=VERIFIER)
+    for function in ("removeVerifier", "leaveVerifiers"):
+        with world.refuses("NotRegistered", VERIFIER):
+            world.send(function, sender=VERIFIER)
+
+
+def test_strangers_cannot_leave(world: World) -> None:
+    for function in ("removeVerifier", "leaveVerifiers"):
+        with world.refuses("NotRegistered", STRANGER):
+            world.send(function, sender=STRANGER)
+
+
+def test_places_never_move_and_vacant_ones_are_taken_again(world: World) -> None:
+    places = [world.market.view("verifiers", i) for i in range(len(VERIFIERS))]
+    world.send("leaveVerifiers", sender=VERIFIERS[1])
+    world.wait(WEEK)
+    world.send("removeVerifier", sender=VERIFIERS[1])
+    places[1] = "0x" + NOBODY.hex()
+    assert [world.market.view("verifiers", i) for i in range(len(VERIFIERS))] == places
+    world.fund(NEWCOMER)
+    world.send("registerVerifier", 1, sender=NEWCOMER)
+    places[1] = "0x" + NEWCOMER.hex()
+    assert [world.market.view("verifiers", i) for i in range(len(VERIFIERS))] == places
+    assert record(world, NEWCOMER)[0] == 2
+    world.send("registerVerifier", 1, sender=VERIFIERS[1])  # comes back, at the end
+    assert record(world, VERIFIERS[1])[0] == len(VERIFIERS) + 1
+    world.assert_solvent()
+
+
+def test_a_verifier_that_leaves_while_drawn_gets_its_last_stake_when_the_task_ends() -> None:
+    task = at(Status.SEALING)
+    world, leaver = task.world, task.drawn[0]
+    world.send("leaveVerifiers", sender=leaver)
+    task.reach(Status.WINDOW)
+    world.wait(WEEK)
+    world.send("removeVerifier", sender=leaver)
+    world.assert_solvent()
+    free = world.free(leaver)
+    task.call("settle")
+    assert world.free(leaver) == free + STAKE + task.spec.verifier_fee
+    assert world.slots(leaver) == 0
+    world.assert_solvent()
