@@ -5,8 +5,9 @@ import {Context, IReferee, NodeFacts, Proof, Question} from "./interfaces/IRefer
 import {Float32} from "./lib/Float32.sol";
 import {Folds} from "./lib/Folds.sol";
 import {Merkle} from "./lib/Merkle.sol";
+import {Operands, Place} from "./lib/Operands.sol";
 import {Primitives} from "./lib/Primitives.sol";
-import {Layout, Place, Program} from "./lib/Program.sol";
+import {Layout, Program} from "./lib/Program.sol";
 import {Randomness} from "./lib/Randomness.sol";
 
 /// @notice No proof of this kind exists for a node of that kind.
@@ -170,11 +171,11 @@ contract Referee is IReferee {
         returns (bool)
     {
         uint256 p = proof.index;
-        Place memory place = Program.locate(proof.node, l, proof.values, p, q.element, q.term);
+        Place memory place = Operands.locate(proof.node, l, proof.values, p, q.element, q.term);
         uint32 posted = uint32(Program.u32(proof.values, 4 * p));
         if (place.iota) return place.value != posted;
         uint32 value = place.inside ? _open(ctx, q, proof, place) : place.value;
-        if (Program.readsInteger(proof.node, l, p)) return value != posted;
+        if (Operands.readsInteger(proof.node, l, p)) return value != posted;
         return _canonical(value) != _canonical(posted);
     }
 

@@ -36,7 +36,7 @@ def judge(context: Context, question: Question, proof: Proof) -> bool:
     not fit the sizes that follow from the node and the context, or does not lead to the roots.
     """
     node = decode_node(proof.node)
-    _check_header(node)
+    check_header(node)
     kind = proof.kind
     computes, generates = node.kind in _EXPRESSIONS, node.kind in _GENERATORS
     if computes != (kind <= ProofKind.OPERAND) or generates != (kind == ProofKind.ELEMENT):
@@ -69,7 +69,12 @@ def values_length(node: Node) -> int:
     return ELEMENT_BYTES * (len(node.body.operands) + len(node.body.instructions))
 
 
-def _check_header(node: Node) -> None:
+def check_header(node: Node) -> None:
+    """Raise ProgramError for what the referee refuses of a node whose layout is sound.
+
+    Sizes are positive and below 2**31, a bound is not 0, a fold has dims, and lanes that it may
+    have. `protocol.validate` knows all rules; these are the ones that the referee needs.
+    """
     for shape in (node.shape, node.reduce):
         if 0 in shape or math.prod(shape) >= _NUMEL_LIMIT:
             raise ProgramError(f"a {node.kind.name} node has the shape {shape}")

@@ -56,6 +56,8 @@ class Solver(Agent):
         """Makes the moves that are due in one task; True if it made one."""
         if self.settings.tasks and task not in self.settings.tasks:
             return False
+        if state.status.final:
+            return False  # an open dispute can change nothing any more
         mine = state.solver == self.market.address
         if state.status != Status.BIDDING and not mine:
             return False

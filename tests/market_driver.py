@@ -371,6 +371,14 @@ def _staged(status: Status, changes: tuple[tuple[str, Any], ...]) -> tuple[Task,
         world.evm.back(mark)
         task = copy.copy(task)
     task.reach(status)
+    # Which segments are drawn follows from the block: take one that leaves the runs apart, if any.
+    for block in range(20 if status == Status.STARTING and task.spec.samples < 4 else 0):
+        if len(task.runs) == task.spec.samples:
+            break
+        world.evm.back(mark)
+        world.wait(blocks=300 + block)
+        task.call("draw")
+        task.draw()
     return task, world.evm.mark()
 
 

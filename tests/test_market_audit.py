@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -224,7 +225,7 @@ def test_draws_are_uniform_and_runs_are_the_maximal_ones() -> None:
         task.draw()
         runs = task.runs
         assert sum(run.count for run in runs) == 3
-        for run, following in zip(runs, runs[1:], strict=False):
+        for run, following in pairwise(runs):
             assert run.first + run.count < following.first  # sorted, and no two could be merged
         assert runs[-1].first + runs[-1].count <= 8
         segments.update(task.segments_drawn)

@@ -35,7 +35,8 @@ SYBIL = role("sybil of the solver")
 
 def cheated(**changes: int) -> Task:
     """A task whose solver lied about every checkpoint; the first drawn verifier attested all the
-    same, the second one revealed another digest. Disputes may be opened."""
+    same, the second one revealed another digest. Disputes may be opened.
+    """
     task = at(Status.SEALING, **changes)
     task.truth = [keccak(root) for root in task.claimed]
     first, second = task.drawn

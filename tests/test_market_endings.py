@@ -112,7 +112,7 @@ def test_withholding_starts_shakes_off_no_drawn_segment() -> None:
         starts = {run.first for run in task.runs}
         assert all(run.start_root == run.end_root == bytes(32) for run in task.runs)
         assert len(starts) == len(task.runs)
-    assert sizes == {2, 3}  # one more, unless it was drawn or opened already
+    assert sizes == {3}
     world.assert_solvent()
 
 
@@ -144,9 +144,8 @@ def test_what_was_opened_is_never_audited_as_sealed_again() -> None:
         world.evm.back(mark)
         world.wait(blocks=1 + block)
         task.draw()
-        if task.state.status == Status.STARTING:  # else all four drawn ones were known
-            seen |= task.segments_drawn
-    assert seen
+        seen |= task.segments_drawn
+    assert len(seen) >= 1
     assert not {segment + 1 for segment in seen} & known  # leaf s + 1 is the end of segment s
 
 
@@ -252,15 +251,14 @@ def test_a_bidding_that_all_forget_ends_by_a_stranger(bid: bool) -> None:
     task.world.assert_solvent()
 
 
-@pytest.mark.parametrize("seals", [0, 1, 2])
-@pytest.mark.parametrize("status", LIVE[1:])
+@pytest.mark.parametrize(
+    ("status", "seals"),
+    [*((status, 0) for status in LIVE[1:]), (Status.SEALING, 1), (Status.SEALING, 2)],
+)
 def test_nobodys_silence_freezes_money(status: Status, seals: int) -> None:
     task = at(status)
-    if status == Status.SEALING:
-        for verifier in task.drawn[:seals]:
-            task.seal(verifier)
-    elif seals:
-        pytest.skip("seals only make a difference while sealing")
+    for verifier in task.drawn[:seals]:
+        task.seal(verifier)
     keep(task)
     world = task.world
     world.assert_solvent()
@@ -270,12 +268,8 @@ def test_nobodys_silence_freezes_money(status: Status, seals: int) -> None:
     slots = sum(world.slots(v) for v in VERIFIERS) * STAKE
     free = sum(world.free(p) for p in world.people)
     assert world.evm.balance(world.market.address) == free + slots
-    expected = {Status.REVEALING: Status.EXPIRED, Status.WINDOW: Status.SETTLED}
-    if status == Status.SEALING and not seals:
-        expected = {Status.SEALING: Status.SLASHED}  # the redraw's starts are not opened either
-    if status == Status.REVEALING:
-        expected = {Status.REVEALING: Status.SLASHED}
-    assert state.status == expected.get(status, Status.SLASHED)
+    # A redraw needs the solver again, whose silence costs the stake.
+    assert state.status == (Status.SETTLED if status == Status.WINDOW else Status.SLASHED)
 
 
 def test_a_missed_draw_that_nobody_makes_ends_by_a_stranger() -> None:

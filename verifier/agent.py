@@ -11,7 +11,7 @@ from protocol.agent import Agent, Progress, silent
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
 from protocol.execution import Bits
-from protocol.market import Market
+from protocol.market import Market, OpenDispute
 from protocol.store import Store
 from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
 from protocol.witness import Witness
@@ -50,11 +50,12 @@ class Verifier(Agent):
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
+        # Also after a conviction by somebody else: the reward follows priority, not speed.
+        moved = self.prosecute(task) if state.open_disputes else False
         handler = HANDLERS.get(state.status)
         if handler is None:
-            return False
+            return moved
         seat = self._seat(task)
-        moved = self.prosecute(task) if state.open_disputes else False
         return (seat is not None and handler(self, task, state, seat)) or moved
 
     def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
@@ -103,9 +104,8 @@ class Verifier(Agent):
     def prosecute(self, task: int) -> bool:
         """Points in every dispute of its own in which it is this verifier's turn."""
         moved = False
-        for dispute in self.market.disputes(task):
-            if dispute.challenger == self.market.address and self.market.pending(dispute.id):
-                moved |= self.play(dispute, partial(self.witness, task, dispute.run))
+        for dispute in self._own_disputes(task):
+            moved |= self.play(dispute, partial(self.witness, task, dispute.run))
         return moved
 
     def witness(self, task: int, run: int) -> Witness:
@@ -142,6 +142,13 @@ class Verifier(Agent):
         spec = self.market.posted(task).spec
         steps = spec.steps_between(run.first, run.count)
         return self.replay(task, self.start_state(task, run), steps)
+
+    def _own_disputes(self, task: int) -> list[OpenDispute]:
+        return [
+            dispute
+            for dispute in self.market.disputes(task)
+            if dispute.challenger == self.market.address and self.market.pending(dispute.id)
+        ]
 
     def _seat(self, task: int) -> Seat | None:
         mine = (s for s in self.market.seats(task) if s.verifier == self.market.address)
