@@ -81,15 +81,20 @@ FEW_SPECIALS: Final[tuple[int, ...]] = (
     0x7F800000, 0xFF800000, 0x7FC00000, 0xFF800001,
 )  # fmt: skip
 
+# Their roots lie just above a midpoint whose lower neighbour is even: only the sticky bit tells.
+HARD_ROOTS: Final[tuple[int, ...]] = (
+    0x3FF0D9CE, 0x3FBB61F7, 0x3FC3D4C6, 0x3FB5AD95, 0x406E9372, 0x405AE03B, 0x402A177F, 0x403B8BCC,
+)  # fmt: skip
+
 
 def grid(arity: int, *, wide: bool = True) -> list[Words]:
     """Return one column of operands per position: every tuple of special patterns.
 
-    Wide: 113 single values, all their pairs, all triples of 41 values (68,921). Narrow: 113 single
-    values, all pairs of the 41, all triples of 20 values (8,000).
+    Wide: 121 single values, all pairs of 113, all triples of 41 values (68,921).
+    Narrow: the 121 single values, all pairs of the 41, all triples of 20 values (8,000).
     """
     triples, pairs = (SPECIALS, MANY_SPECIALS) if wide else (FEW_SPECIALS, SPECIALS)
-    values = {1: MANY_SPECIALS, 2: pairs, 3: triples}[arity]
+    values = {1: (*MANY_SPECIALS, *HARD_ROOTS), 2: pairs, 3: triples}[arity]
     rows = np.array(list(itertools.product(values, repeat=arity)), dtype=np.uint32)
     return [np.ascontiguousarray(rows[:, position]) for position in range(arity)]
 

@@ -38,7 +38,9 @@ library Operands {
                 }
             }
             // The second result of a DOT is f32, as is what nothing else claims.
-            if (Program.u8(node, l.results) == p) return l.kind == Program.MAP ? l.dtype != Program.F32 : l.fold > Folds.MAX;
+            if (Program.u8(node, l.results) == p) {
+                return l.kind == Program.MAP ? l.dtype != Program.F32 : l.fold > Folds.MAX;
+            }
             return _isIndex(node, l, p);
         }
     }
@@ -172,8 +174,8 @@ library Operands {
             uint256 index = 0;
             uint256 dims = Program.u8(node, at++);
             for (uint256 d = 0; d < dims; ++d) {
-                (uint256 size, uint256 lo, uint256 hi, uint256 dilation) =
-                    (Program.u32(node, at), Program.u32(node, at + 4), Program.u32(node, at + 8), Program.u32(node, at + 12));
+                (uint256 size, uint256 dilation) = (Program.u32(node, at), Program.u32(node, at + 12));
+                (uint256 lo, uint256 hi) = (Program.u32(node, at + 4), Program.u32(node, at + 8));
                 numel *= size; // below 2**63
                 // INVARIANT: sizes factor a tensor, bounds lie inside them and the dilation divides.
                 if (numel == 0 || numel >= Program.NUMEL_LIMIT || lo >= hi || hi > size || dilation == 0) {
