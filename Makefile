@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(TOOLS):$(PATH)
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(RUNTIME) ## play one task with a cheating solver from posting to slashing
+demo: $(RUNTIME) ## train a digits classifier through the protocol, honestly and with a cheater
 	@$(BIN)/bitcourt demo
 
 test: $(DEV) toolchain ## check the compiled contracts, run brownie's tests, then all others
@@ -43,7 +43,8 @@ format: $(DEV) ## let ruff rewrite what it can
 bench: $(DEV) toolchain ## measure kernels, gas and whole tasks
 	@$(BIN)/python -m bench
 
-fuzz: $(DEV) toolchain ## run the property tests with many more examples
+fuzz: $(DEV) toolchain ## a million arithmetic vectors, and many more examples of each property
+	@$(BIN)/python -m tests.fuzz_float32 --count 1000000
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis -n $(WORKERS) --dist loadfile
 
 contracts: $(DEV) toolchain ## recompile the contracts that ship with the package

@@ -38,7 +38,7 @@ from protocol.reference import ReferenceExecutor
 from protocol.views import result_dtype
 from scripts.solc import CONTRACTS, compile_contracts
 from tests.evm import DEFAULT_GAS, CallResult, Evm, EvmReverted
-from tests.programs import SPECIAL_FLOATS, Case
+from tests.hand_built import SPECIAL_FLOATS, Case
 
 ALIASES = (Kind.INPUT, Kind.CONST, Kind.DATA, Kind.OUTPUT)
 EXPRESSIONS = (Kind.MAP, Kind.FOLD)

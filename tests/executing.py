@@ -17,7 +17,7 @@ from protocol.executor import CompiledExecutor, Target, host_target
 from protocol.program import Program
 from protocol.reference import ReferenceExecutor
 from tests import float_vectors
-from tests.programs import Case, case_of
+from tests.hand_built import Case, case_of
 
 TARGETS = {
     "this machine": host_target(),

@@ -25,7 +25,7 @@ from protocol.encoding import encode_node, program_root
 from protocol.errors import CommitmentError
 from protocol.merkle import verify_inclusion
 from protocol.reference import ReferenceExecutor
-from tests.programs import HAND_BUILT, case_of, sgd_regression
+from tests.hand_built import HAND_BUILT, case_of, sgd_regression
 
 
 def rfc_root(leaves: list[bytes]) -> bytes:

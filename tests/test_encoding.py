@@ -29,7 +29,8 @@ from protocol.program import (
     Term,
     View,
 )
-from tests.programs import HAND_BUILT, adder, every_view, matmul, programs
+from tests.hand_built import HAND_BUILT, adder, every_view, matmul
+from tests.programs import programs
 
 FMA_BODY = Expression(
     operands=(

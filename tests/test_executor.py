@@ -40,7 +40,7 @@ from protocol.program import (
 )
 from protocol.reference import ReferenceExecutor
 from tests import float_vectors
-from tests import programs as building
+from tests import hand_built as building
 from tests.executing import (
     USABLE,
     assert_equal,
@@ -50,7 +50,8 @@ from tests.executing import (
     targets,
     two_targets,
 )
-from tests.programs import HAND_BUILT, Builder, Case, along, case_of, cases, expression
+from tests.hand_built import HAND_BUILT, Builder, Case, along, case_of, expression
+from tests.programs import cases
 
 F32, I32 = DType.F32, DType.I32
 

@@ -33,7 +33,7 @@ from tests.executing import (
     targets,
     two_targets,
 )
-from tests.programs import Builder, along, case_of, expression, reduction
+from tests.hand_built import Builder, along, case_of, expression, reduction
 
 F32, I32 = DType.F32, DType.I32
 

@@ -15,7 +15,7 @@ from protocol.errors import DisputeError
 from protocol.merkle import Tree, leaf_hash, verify_inclusion
 from protocol.one_step import OpenedTree, Proof, ProofKind, judge, values_length
 from protocol.ops import Op
-from protocol.program import Dim, DType, Flat, Kind, Term, View
+from protocol.program import INDIRECT, Dim, DType, Flat, Kind, Term, View
 from tests.disputed import (
     EXPRESSIONS,
     Disputed,
@@ -26,16 +26,8 @@ from tests.disputed import (
     python_verdict,
     words,
 )
-from tests.programs import (
-    HAND_BUILT,
-    INDIRECT,
-    Builder,
-    Case,
-    along,
-    case_of,
-    cases,
-    expression,
-)
+from tests.hand_built import HAND_BUILT, Builder, Case, along, case_of, expression
+from tests.programs import cases
 
 LEAVES = [leaf_hash(i.to_bytes(4, "big")) for i in range(5_000)]
 OTHERS = [leaf_hash(b"unknown" + i.to_bytes(4, "big")) for i in range(5_000)]

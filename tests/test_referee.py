@@ -16,7 +16,7 @@ from protocol.encoding import decode_node, encode_node
 from protocol.errors import ProgramError
 from protocol.one_step import Context, Proof, ProofKind, Question, judge
 from protocol.ops import Op
-from protocol.program import Dim, DType, Flat, Fold, Iota, Kind, Node, Program, Term, View
+from protocol.program import INDIRECT, Dim, DType, Flat, Fold, Iota, Kind, Node, Program, Term, View
 from protocol.referee import check_header
 from protocol.reference import element as definition
 from tests.disputed import (
@@ -31,18 +31,8 @@ from tests.disputed import (
     python_verdict,
     words,
 )
-from tests.programs import (
-    HAND_BUILT,
-    INDIRECT,
-    SPECIAL_FLOATS,
-    Builder,
-    Case,
-    along,
-    case_of,
-    cases,
-    expression,
-    programs,
-)
+from tests.hand_built import HAND_BUILT, SPECIAL_FLOATS, Builder, Case, along, case_of, expression
+from tests.programs import cases, programs
 from tests.programs import words as patterns
 
 EIP_170_LIMIT = 24_576

@@ -21,10 +21,7 @@ from tests.disputed import (
     type_of,
 )
 from tests.evm import EvmReverted
-from tests.programs import (
-    along,
-    expression,
-)
+from tests.hand_built import along, expression
 
 EIP_170_LIMIT = 24_576
 I32 = DType.I32

@@ -14,7 +14,7 @@ from protocol.errors import DisputeError, ProgramError
 from protocol.merkle import Tree, leaf_hash
 from protocol.one_step import Context, Proof, ProofKind, Question, judge
 from protocol.ops import Op
-from protocol.program import Dim, DType, Flat, Fold, Iota, Kind, Node, Term, View
+from protocol.program import INDIRECT, Dim, DType, Flat, Fold, Iota, Kind, Node, Term, View
 from tests.disputed import (
     ALIASES,
     EXPRESSIONS,
@@ -24,13 +24,7 @@ from tests.disputed import (
     follow_through,
     python_verdict,
 )
-from tests.programs import (
-    HAND_BUILT,
-    INDIRECT,
-    Builder,
-    case_of,
-    expression,
-)
+from tests.hand_built import HAND_BUILT, Builder, case_of, expression
 
 EIP_170_LIMIT = 24_576
 I32 = DType.I32

@@ -27,14 +27,13 @@ from protocol.views import (
     register_dtypes,
     unravel,
 )
-from tests.programs import (
+from tests.hand_built import (
     HAND_BUILT,
     Builder,
     Case,
     adder,
     along,
     case_of,
-    cases,
     every_primitive,
     every_view,
     expression,
@@ -43,6 +42,7 @@ from tests.programs import (
     scatter_gather,
     sgd_regression,
 )
+from tests.programs import cases
 
 F32, I32 = DType.F32, DType.I32
 

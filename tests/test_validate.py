@@ -31,7 +31,8 @@ from protocol.program import (
 )
 from protocol.resources import Caps, resources
 from protocol.validate import INSTRUCTION_RULES, NODE_RULES, OPERAND_RULES, Rule, validate
-from tests.programs import HAND_BUILT, Builder, along, expression, programs
+from tests.hand_built import HAND_BUILT, Builder, along, expression
+from tests.programs import programs
 
 F32, I32 = DType.F32, DType.I32
 X, N = 0, 1  # the leaves of `around`: f32 (2, 3) and i32 (6,)

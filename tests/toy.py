@@ -71,6 +71,11 @@ class World:
         )
 
     @cached_property
+    def computed(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """True tensors by step and node, shared by all witnesses."""
+        return {}
+
+    @cached_property
     def data(self) -> tuple[int, ...]:
         """The only data tensor."""
         numel = next((node.numel for node in self.nodes if node.kind is Kind.DATA), 1)
@@ -101,10 +106,11 @@ def random_world(rng: random.Random, steps: int | None = None) -> World:
     for numel in sizes:
         kind = rng.choice([Kind.MAP, Kind.FOLD, Kind.FOLD, rng.choice(GENERATED)])
         if kind is Kind.FOLD:
-            numel_terms = rng.choice([1, 2, 15, 16, 17, 40, 256, 257, 600])
-            if numel > 3 and numel_terms > 40:
-                numel_terms = 3
-            nodes.append(ToyNode(kind, numel, numel_terms, rng.choice([1, 16])))
+            if numel > 3:  # the time of Python counts
+                nodes.append(ToyNode(kind, numel, rng.choice([1, 2]), 1))
+            else:
+                terms = rng.choice([1, 2, 15, 16, 17, 40, 256, 257, 600])
+                nodes.append(ToyNode(kind, numel, terms, rng.choice([1, 16])))
         else:
             nodes.append(ToyNode(kind, numel))
         aliased.append(len(nodes) - 1)
@@ -147,7 +153,10 @@ class ToyWitness:
             return self.world.data
         if here.kind is Kind.OUTPUT:
             return self.tensor(step, here.index)
-        return tuple(self.element(step, node, e) for e in range(here.numel))
+        known = self.world.computed
+        if (step, node) not in known:
+            known[step, node] = tuple(self.element(step, node, e) for e in range(here.numel))
+        return known[step, node]
 
     def element(self, step: int, node: int, e: int) -> int:
         here = self.world.nodes[node]
