@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from protocol.errors import BitcourtError
+from protocol.errors import BitcourtError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +74,8 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Stage one cheating scenario and print its story."""
-    from bitcourt.lab.scenarios import SCENARIOS, simulate_scenario
+    from bitcourt.lab.scenarios import SCENARIOS
+    from bitcourt.lab.simulation import simulate_scenario
 
     if name == "list":
         show({key: scenario.what for key, scenario in SCENARIOS.items()}, as_json)
@@ -252,6 +253,8 @@ def withdraw(
     """Take the account's free balance out of the market."""
     market = connect(rpc, deployment, keystore, dev, 0)
     amount = market.free_balance()
+    if amount == 0:
+        raise UsageError(f"{market.address} has nothing to withdraw")
     market.send("withdraw")
     typer.echo(f"withdrew {amount / 10**18} ether to {market.address}")
 

@@ -12,32 +12,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bitcourt.job import Job, load_job
-from bitcourt.lab.cheats import Flip
-from bitcourt.lab.scenarios import Outcome, Scenario, fresh, run_scenario, tell
+from bitcourt.lab.cheats import Flip, find_nodes, is_dot
+from bitcourt.lab.origin import source_of
+from bitcourt.lab.scenarios import Scenario
+from bitcourt.lab.simulation import Outcome, fresh, run_scenario, tell
 from bitcourt.lab.stage import ETHER, Stage
 from protocol.bundle import Bundle
 from protocol.chain.embedded import embedded_chain
 from protocol.errors import UsageError
 from protocol.executor import CompiledExecutor
-from protocol.program import Fold, Kind, Program
 from protocol.task import Status
+from verifier.agent import Verifier
 
 EXAMPLE = Path(__file__).parent / "jobs" / "digits.py"
 SEED = bytes.fromhex("b17c0c27") * 8
 LIE_ELEMENT = 525
 OPENS = ("commitSteps", "open", "revealStep", "revealTensor", "revealNode", "openLanes", "openFold")
 POINTS = ("point", "pointNode", "pointLane")
+_LABELS = {"train": "training", "replay": "replaying the drawn segments"}
 CHUNKS = ("revealChunk", "pointElement", "pointFold")
-
-
-def backward_product(program: Program) -> int:
-    """The last matrix product of the step: a weight's gradient in the backward pass."""
-    found = [
-        i
-        for i, node in enumerate(program.nodes)
-        if node.kind == Kind.FOLD and node.fold == Fold.DOT
-    ]
-    return found[-1]
 
 
 def run_demo(out: Path, console: Console) -> dict[str, Any]:
@@ -52,14 +45,21 @@ def run_demo(out: Path, console: Console) -> dict[str, Any]:
         f"  {len(program.nodes)} nodes, {program.n_state} state tensors, "
         f"{job.steps} steps of {job.batch_size} images, a checkpoint every {job.segment_steps}"
     )
-    node = backward_product(program)
+    # The last matrix product of the step: a weight's gradient in the backward pass.
+    node = find_nodes(program, "matrix product", is_dot)[-1]
     lie = Flip(node, LIE_ELEMENT)
     scenarios = {
-        "honest": Scenario("an honest solver and two verifiers", Status.SETTLED, dispute=False),
+        "honest": Scenario(
+            "a solver trains, two drawn verifiers replay what the chain picks",
+            Status.SETTLED,
+            verifiers=(Verifier,) * 2,
+            dispute=False,
+        ),
         "cheater": Scenario(
-            "the solver changes the last bit of one element of one gradient in each step",
+            f"the solver flips the last bit of one element in every step; {source_of(program, node)}",
             Status.SLASHED,
             lambda _: lie,
+            verifiers=(Verifier,) * 2,
         ),
     }
     runs = []
@@ -89,7 +89,7 @@ def _run(
         lines: dict[str, Any] = {}
 
         def progress(phase: str, done: int, total: int) -> None:
-            label = phase.partition(":")[0]
+            label = _LABELS.get(phase, "dispute")
             if label not in lines:
                 lines[label] = bar.add_task(label, total=total or None)
             bar.update(lines[label], completed=done, total=total or None)
@@ -99,7 +99,8 @@ def _run(
     if outcome.status == Status.SETTLED:
         result["test_accuracy"] = _accuracy(job, outcome)
         console.print(f"  test accuracy of the delivered model: {result['test_accuracy']:.1%}")
-    tell({**result, "disputes": outcome.disputes}, console)
+    # The second verifier's dispute goes the same way: one story is enough.
+    tell({**result, "disputes": outcome.disputes[:1]}, console)
     console.print(f"  {result['gas']['total']:,} gas in {result['transactions']} transactions")
     return result
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.bundle import Bundle
-from protocol.errors import UsageError
+from protocol.errors import BitcourtError, TraceError, UsageError
 from protocol.execution import Bits
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
@@ -43,13 +44,18 @@ class Job:
         """Traces one training step and packs it with the initial state and the data."""
         from protocol.tracing import trace
 
-        traced = trace(
-            self.module,
-            self.loss,
-            self.optimizer,
-            dataset=self.dataset,
-            batch_size=self.batch_size,
-        )
+        # What goes wrong in it is raised as well: no need for a page of log.
+        logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+        try:
+            traced = trace(
+                self.module,
+                self.loss,
+                self.optimizer,
+                dataset=self.dataset,
+                batch_size=self.batch_size,
+            )
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise TraceError(f"the training step itself fails: {_line(error)}") from error
         return Bundle(traced.program, traced.state, traced.constants, traced.data)
 
     def load_state(self, names: Sequence[str], state: Sequence[Bits]) -> torch.nn.Module:
@@ -78,11 +84,18 @@ def load_job(path: Path) -> Job:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "job"):
+            raise UsageError(f"{path} must define job() -> bitcourt.Job")
         job = module.job()
-    except AttributeError as error:
-        raise UsageError(f"{path} must define job() -> bitcourt.Job ({error})") from None
-    except (ImportError, SyntaxError, NameError) as error:
-        raise UsageError(f"{path} cannot be imported: {error}") from None
+    except BitcourtError:
+        raise
+    except Exception as error:  # anything may go wrong in somebody else's file
+        raise UsageError(f"{path} cannot be used: {_line(error)}") from error
     if not isinstance(job, Job):
         raise UsageError(f"job() in {path} returned {type(job).__name__}, not bitcourt.Job")
     return job
+
+
+def _line(error: Exception) -> str:
+    """Kind and first line of an error."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from eth_account import Account as EthAccount
+from eth_keys.exceptions import ValidationError
 from eth_utils.crypto import keccak
 
 from protocol.chain.client import Account, new_account
@@ -43,7 +44,7 @@ def load_account(keystore: Path | None, development: int | None = None) -> Accou
         )
     try:
         return new_account(key)
-    except ValueError:
+    except (ValueError, ValidationError):
         raise UsageError(f"{KEY_VARIABLE} does not hold a private key of 32 bytes in hex") from None
 
 
@@ -66,7 +67,7 @@ def _open_keystore(path: Path) -> Account:
         return new_account(bytes(EthAccount.decrypt(blob, _password(f"Password of {path}: "))))
     except OSError as error:
         raise UsageError(f"cannot read the keystore {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} is not an Ethereum keystore file") from None
     except ValueError as error:
         raise UsageError(f"cannot open the keystore {path}: {error}") from None

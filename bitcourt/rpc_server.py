@@ -14,6 +14,7 @@ from protocol.errors import UsageError
 
 MAX_REQUEST_BYTES = 1 << 22
 _INVALID_REQUEST = -32600
+_INTERNAL_ERROR = -32603
 
 
 class RpcServer:
@@ -30,8 +31,10 @@ class RpcServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
+                stated = self.headers.get("Content-Length") or ""
+                length = int(stated) if stated.isdecimal() and len(stated) < 10 else 0
                 if not 0 < length <= MAX_REQUEST_BYTES:
+                    self.close_connection = True  # the body is not read
                     self.send_error(413)
                     return
                 body = json.dumps(handle(self.rfile.read(length))).encode()
@@ -86,18 +89,23 @@ class RpcServer:
             return _error(None, _INVALID_REQUEST, "the request has no method")
         identifier = request.get("id")
         method, params = request["method"], request.get("params") or []
-        with self._lock:
-            if method == "evm_increaseTime" and params:
-                self._embedded.chain.wait(_number(params[0]))
-                answer: dict[str, Any] = {"result": params[0]}
-            elif method == "evm_mine":
-                self._embedded.tester.mine_block()
-                answer = {"result": "0x0"}
-            else:
-                answer = self._embedded.request(method, params)
-        if "result" in answer:
-            answer = {"result": _jsonable(answer["result"])}
+        try:
+            with self._lock:
+                answer = self._answer(method, params)
+            if "result" in answer:
+                answer = {"result": _jsonable(answer["result"])}
+        except Exception as error:  # whatever a request does to the chain's library, it is answered
+            return _error(identifier, _INTERNAL_ERROR, f"{method}: {error or type(error).__name__}")
         return {"jsonrpc": "2.0", "id": identifier, **answer}
+
+    def _answer(self, method: str, params: Any) -> dict[str, Any]:
+        if method == "evm_increaseTime" and params:
+            self._embedded.chain.wait(_number(params[0]))
+            return {"result": params[0]}
+        if method == "evm_mine":
+            self._embedded.tester.mine_block()
+            return {"result": "0x0"}
+        return self._embedded.request(method, params)
 
 
 def _number(value: Any) -> int:

@@ -12,10 +12,11 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.dispute import GameView, Role, next_move, turn_of
-from protocol.errors import ArtifactError, BitcourtError, DisputeError, TransactionReverted
+from protocol.errors import BitcourtError, ChainError, InsufficientFunds, TransactionReverted
 from protocol.execution import Bits, Executor
 from protocol.market import Market, OpenDispute
 from protocol.secrets import Secrets
@@ -39,7 +40,7 @@ class _Game:
 
     view: GameView
     witness: Witness
-    events: int = 0
+    events: list[tuple[str, dict[str, Any]]]
 
 
 class Agent(ABC):
@@ -65,7 +66,9 @@ class Agent(ABC):
     def poll(self) -> bool:
         """Makes the moves that are due in all tasks; True if it made any.
 
-        An error in one task is logged once and never keeps the others waiting.
+        An error in one task is logged once and never keeps the others waiting: whoever posts a task
+        must not be able to stop those who read it. ChainError is raised if the chain itself does
+        not answer.
         """
         moved = False
         for task in range(1, self.market.task_count() + 1):
@@ -78,15 +81,20 @@ class Agent(ABC):
                     continue
                 moved |= self.act(task, state)
                 self._complaints.pop(task, None)
-            except (TransactionReverted, ArtifactError, DisputeError) as error:
+            except (TransactionReverted, InsufficientFunds) as error:
+                self._complain(task, error)
+            except ChainError:
+                raise
+            except Exception as error:  # a hostile task may break anything that reads it
                 self._complain(task, error)
         return moved
 
-    def _complain(self, task: int, error: BitcourtError) -> None:
-        text = f"task {task}: {error}"
+    def _complain(self, task: int, error: Exception) -> None:
+        known = isinstance(error, BitcourtError)
+        text = f"task {task}: {error}" if known else f"task {task}: {type(error).__name__}: {error}"
         if self._complaints.get(task) != text:
             self._complaints[task] = text
-            log.warning(text)
+            log.warning(text, exc_info=None if known else error)
 
     def bundle(self, task: int) -> Bundle:
         """All bytes of a task, fetched and checked once."""
@@ -138,10 +146,12 @@ class Agent(ABC):
         """Brings the view of a dispute up to the chain's events."""
         events = self.market.game_events(dispute)
         game = self._games.get(dispute.id)
-        if game is None:
-            game = _Game(GameView.created(events[0][1]), witness(), 1)
+        if game is None or events[: len(game.events)] != game.events:
+            # New, or the chain was reorganized under it.
+            kept = game.witness if game is not None else witness()
+            game = _Game(GameView.created(events[0][1]), kept, events[:1])
             self._games[dispute.id] = game
-        for name, values in events[game.events :]:
+        for name, values in events[len(game.events) :]:
             game.view.apply(name, values)
-        game.events = len(events)
+        game.events = events
         return game

@@ -102,7 +102,7 @@ class GameView:
     first: int = 0
     """First leaf of the cursor; from `ElementPointed` on the disputed element."""
     count: int = 0
-    """Leaves of the cursor."""
+    """Leaves of the cursor; from `NodePointed` on those of the node's tensor."""
     children: tuple[bytes, ...] = ()
     """Of the cursor, where the challenger is to point at one."""
     step: int = 0
@@ -115,7 +115,7 @@ class GameView:
     facts: Facts | None = None
     chunk: bytes = b""
     claimed: int = 0
-    """Claimed pattern of the element, lane, chain or accumulator in dispute."""
+    """Claimed pattern of the element, lane or accumulator in dispute."""
     acc_before: int = 0
     """FOLD: the agreed accumulator before the disputed item."""
     lane: int = 0
@@ -150,15 +150,15 @@ class GameView:
     @property
     def position(self) -> bytes:
         """The digest that the next move must name: the contract's `position`."""
-        return keccak(
-            self.claim
-            + bytes([self.phase, self.level])
-            + self.moves.to_bytes(2, "big")
-            + self.first.to_bytes(4, "big")
+        turn = (
+            self.item.to_bytes(4, "big")
+            + bytes([self.fold_level, self.lane])
             + self.count.to_bytes(4, "big")
-            + bytes([self.lane, self.fold_level])
-            + self.item.to_bytes(4, "big")
+            + self.first.to_bytes(4, "big")
+            + self.moves.to_bytes(2, "big")
+            + bytes([self.level, self.phase])
         )
+        return keccak(self.claim + turn.rjust(32, b"\0"))
 
     @property
     def node_facts(self) -> Facts:
@@ -263,11 +263,11 @@ class GameView:
         facts = args["facts"]
         kind, fold, *sizes = facts.values() if isinstance(facts, Mapping) else facts
         self.facts = Facts(Kind(kind), Fold(fold), *sizes)
+        self.count = chunk_count(self.facts.numel)
         self.phase = Phase.PROVE_ROOT if self.facts.kind in ROOT_KINDS else Phase.REVEAL_NODE
 
     def _node_revealed(self, args: Mapping[str, Any]) -> None:
-        chunks = chunk_count(self.node_facts.numel)
-        self._open_tree(Level.CHUNK, args["tensorRoot"], chunks, args["children"])
+        self._open_tree(Level.CHUNK, args["tensorRoot"], self.count, args["children"])
 
     def _chunk_revealed(self, args: Mapping[str, Any]) -> None:
         self.chunk = bytes(args["chunk"])
@@ -302,8 +302,6 @@ class GameView:
         self.claimed = words(self.posted)[self.lane]
 
     def _fold_opened(self, args: Mapping[str, Any]) -> None:
-        if not self.at_top:
-            self.claimed = args["item"]
         self._post(args["accumulators"], Phase.POINT_FOLD)
 
     def _fold_pointed(self, args: Mapping[str, Any]) -> None:

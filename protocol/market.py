@@ -100,7 +100,8 @@ class Market:
     def posted(self, task: int) -> Posted:
         """A task's terms, from its event."""
         if task not in self._posted:
-            events = self._events("TaskPosted", task)
+            known = 1 <= task <= self.task_count()
+            events = self._events("TaskPosted", task) if known else []
             if not events:
                 raise ChainError(f"there is no task {task} at the market {self.deployment.market}")
             block, values = events[0]

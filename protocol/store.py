@@ -9,6 +9,7 @@ artifact can name a path.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Sequence
@@ -96,7 +97,8 @@ class Store:
                     f"{name}: tensor {key} is {found.dtype} {found.shape}, the program demands "
                     f"{_NUMPY[dtype]} {tuple(shape)}"
                 )
-            tensors.append(np.ascontiguousarray(found).view(np.uint32))
+            # A scalar stays one: ascontiguousarray alone would give it an axis.
+            tensors.append(np.ascontiguousarray(found).view(np.uint32).reshape(shape))
         actual = state_root(tensors)
         if actual != root:
             raise ArtifactError(f"{name} holds tensors with root {actual.hex()}")
@@ -105,6 +107,14 @@ class Store:
     def has_tensors(self, root: bytes) -> bool:
         """True if tensors with that root are stored (not that they are the right ones)."""
         return self._exists(f"tensors/{root.hex()}.safetensors")
+
+    def discard_tensors(self, root: bytes) -> None:
+        """Deletes the tensors with that state root, if they are stored."""
+        self._remove(self._path(f"tensors/{root.hex()}.safetensors"))
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            self._fs.rm_file(path)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
@@ -121,8 +131,12 @@ class Store:
         temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex}.part"
         try:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._fs.pipe_file(temporary, data)
-            self._fs.mv(temporary, path)
+            try:
+                self._fs.pipe_file(temporary, data)
+                self._fs.mv(temporary, path)
+            except BaseException:
+                self._remove(temporary)
+                raise
         except OSError as error:
             raise ArtifactError(f"cannot write {name} to {self.url}: {error}") from None
 

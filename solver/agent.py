@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The solver: bids, trains, commits, opens, defends. What to do next follows from the chain alone.
 
-`HANDLERS` is the whole behaviour: for each status of a task, what a solver does. `poll` asks the
-chain for each task's status and makes the moves that are due, so a solver that was killed at any
+`Solver.handlers` is the whole behaviour: for each status of a task, what a solver does. `poll` asks
+the chain for each task's status and makes the moves that are due, so a solver that was killed at any
 moment goes on where the chain says it stands.
 """
 
@@ -52,6 +52,19 @@ class Solver(Agent):
         self.settings = settings
         self._checkpoints: dict[int, Checkpoints] = {}
 
+    @property
+    def handlers(self) -> dict[Status, Callable[[int, TaskState], bool]]:
+        """What to do in each status of a task that this solver has a part in."""
+        return {
+            Status.BIDDING: self.bid_or_assign,
+            Status.TRAINING: self.train,
+            Status.COMMITTED: self.draw,
+            Status.STARTING: self.open_starts,
+            Status.SEALING: self.open_ends,
+            Status.REVEALING: self.open_window,
+            Status.WINDOW: self.settle,
+        }
+
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
         if self.settings.tasks and task not in self.settings.tasks:
@@ -62,8 +75,8 @@ class Solver(Agent):
         if state.status != Status.BIDDING and not mine:
             return False
         moved = self.defend(task) if mine and state.open_disputes else False
-        handler = HANDLERS.get(state.status)
-        return (handler is not None and handler(self, task, state)) or moved
+        handler = self.handlers.get(state.status)
+        return (handler is not None and handler(task, state)) or moved
 
     def bid_or_assign(self, task: int, state: TaskState) -> bool:
         """Bids once, then ends the bidding when its time is over."""
@@ -79,8 +92,9 @@ class Solver(Agent):
         leading = int(state.solver, 16) != 0
         if price > state.price or (leading and price == state.price):
             return False
-        # A bid certifies that every byte is here and checked: fetch raises if it is not.
-        self.bundle(task)
+        # A bid certifies that every byte is here and checked, and that this machine can compute the
+        # program: this raises if it is not so.
+        self.executor(task)
         self.market.ensure_balance(posted.spec.solver_stake)
         self.market.send("bid", task, posted.spec.as_abi(), price)
         return True
@@ -124,14 +138,13 @@ class Solver(Agent):
     def open_ends(self, task: int, state: TaskState) -> bool:
         """Opens the ends when all drawn verifiers have sealed or may not seal any more."""
         seats = self.market.seats(task)
-        sealed = sum(seat.state == SeatState.SEALED for seat in seats)
-        late = self.market.chain.now > state.deadline
+        waiting = any(seat.state == SeatState.DRAWN for seat in seats)
+        if waiting and self.market.chain.now <= state.deadline:
+            return False
         spec = self.market.posted(task).spec
-        if sealed == 0 and late:
+        if all(seat.state != SeatState.SEALED for seat in seats):
             self.market.send("redraw", task, spec.as_abi())
             return True
-        if sealed == 0 or (sealed < len(seats) and not late):
-            return False
         ends = [run.first + run.count for run in self.market.runs(task)]
         last = spec.segments
         for index in {*ends, last}:
@@ -203,14 +216,3 @@ class Solver(Agent):
             directory = self.settings.directory / where
             self._checkpoints[task] = Checkpoints(directory, self.bundle(task))
         return self._checkpoints[task]
-
-
-HANDLERS: dict[Status, Callable[[Solver, int, TaskState], bool]] = {
-    Status.BIDDING: Solver.bid_or_assign,
-    Status.TRAINING: Solver.train,
-    Status.COMMITTED: Solver.draw,
-    Status.STARTING: Solver.open_starts,
-    Status.SEALING: Solver.open_ends,
-    Status.REVEALING: Solver.open_window,
-    Status.WINDOW: Solver.settle,
-}

@@ -175,12 +175,14 @@ class Court:
         challenger_clock: int = CLOCK,
         defendant: bytes = DEFENDANT,
         challenger: bytes = CHALLENGER,
+        arbitrated: bool = True,
     ) -> Game:
-        """Have the arbiter open a dispute."""
+        """Have the arbiter open a dispute, or an account without code if not `arbitrated`."""
         data = self.arbiter.calldata(
             "create", context.as_abi(), defendant, challenger, defendant_clock, challenger_clock
         )
-        _, used = self.evm.call(self.arbiter.address, data, gas=30_000_000)
+        opener = self.arbiter if arbitrated else self.game
+        _, used = self.evm.call(opener.address, data, gas=30_000_000)
         ((name, args),) = [
             self.game.event(log) for log in self.evm.logs if bytes(log[0]) == self.game.address
         ]
@@ -215,6 +217,8 @@ class Game:
     gas: list[tuple[str, int]]
     strict: bool = True
     """Compare the view with the contract's storage after every move."""
+    pace: int = BLOCK_SECONDS
+    """Seconds that a player takes for a move."""
 
     def send(self, move: Move, sender: bytes | None = None) -> None:
         """Send a move as the party whose turn it is; raise Refused and change nothing, or apply."""
@@ -279,7 +283,8 @@ class Game:
             if turn is None:
                 break
             move = players[turn](self.view)
-            self.wait(BLOCK_SECONDS)
+            if self.pace:
+                self.wait(self.pace)
             if move is not None:
                 try:
                     self.send(move)
@@ -289,9 +294,7 @@ class Game:
             self.wait(1 + max(self.state()["defendantClock"], self.state()["challengerClock"]))
             self.timeout()
         assert self.view.finished
-        return Outcome(
-            self.view.phase is Phase.CONVICTED, self.view.timed_out, self.gas, refusals
-        )
+        return Outcome(self.view.phase is Phase.CONVICTED, self.view.timed_out, self.gas, refusals)
 
 
 def honest(witness: Witness, role: Role) -> Player:

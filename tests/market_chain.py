@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import eth_abi
 from eth.abc import ComputationAPI
 from eth.vm.message import Message
+from eth_typing import Address
 from eth_utils.crypto import keccak
 
 from scripts.solc import CONTRACTS, Contract, compile_contracts
@@ -94,6 +95,9 @@ class Chain(Evm):
         computation = super()._apply(message, keep=keep, warm=warm)
         self.logs = tuple(computation.get_log_entries()) if keep else self.logs
         return computation
+
+    def storage(self, address: bytes, slot: int) -> int:
+        return int(self._state.get_storage(Address(address), slot))
 
     def mark(self) -> Mark:
         self._state.persist()

@@ -82,6 +82,7 @@ class World:
         self.game = Deployed(self.evm, "MockGame")
         self.market = Deployed(self.evm, "Market", self.game.address, STAKE)
         self.people = list(EVERYBODY)
+        self._layout_checked = False
         for person in EVERYBODY:
             self.fund(person)
         for verifier in VERIFIERS[:verifiers]:
@@ -167,12 +168,25 @@ class World:
 
     def owed(self) -> int:
         """All wei that the contract must hold for somebody."""
-        total = sum(self.free(p) + self.slots(p) * STAKE for p in self.people)
+        total = sum(self._stored(p) for p in self.people)
         for number in range(1, self.market.view("taskCount") + 1):
             total += self._held(number)
         for number in range(1, self.game.view("disputeCount") + 1):
             total += self.market.view("disputes", number)[3]
         return total
+
+    def _stored(self, person: bytes) -> int:
+        """Free wei and unused slots of an account, read from storage: far faster than by calls."""
+        free = self._slot(person, 0)
+        slots = self._slot(person, 3) >> 32 & (2**32 - 1)
+        if not self._layout_checked:
+            assert (free, slots) == (self.free(person), self.slots(person))
+            self._layout_checked = slots > 0
+        return free + slots * STAKE
+
+    def _slot(self, person: bytes, mapping: int) -> int:
+        place = keccak(person.rjust(32, b"\0") + mapping.to_bytes(32, "big"))
+        return self.evm.storage(self.market.address, int.from_bytes(place, "big"))
 
     def _held(self, number: int) -> int:
         state = TaskState.from_abi(self.market.view("getTask", number))
@@ -360,25 +374,19 @@ def _base() -> tuple[World, Mark]:
 def _staged(status: Status, changes: tuple[tuple[str, Any], ...]) -> tuple[Task, Mark]:
     world, base = _base()
     world.evm.back(base)
-    order = list(Status)
-    before = order[order.index(status) - 1]
-    if before in (Status.ENDING, Status.NONE):
-        before = Status.SEALING
     if status <= Status.BIDDING:
-        task = world.post(**dict(changes))
-    else:
-        task, mark = _staged(before, changes)
+        task = world.post(**dict(changes)).reach(status)
+        return task, world.evm.mark()
+    # What is drawn follows from the block of the last commitment, so the draw starts before it.
+    before = {Status.STARTING: Status.TRAINING, Status.REVEALING: Status.SEALING}
+    earlier, mark = _staged(before.get(status, Status(status - 1)), changes)
+    for block in range(20):
         world.evm.back(mark)
-        task = copy.copy(task)
-    task.reach(status)
-    # Which segments are drawn follows from the block: take one that leaves the runs apart, if any.
-    for block in range(20 if status == Status.STARTING and task.spec.samples < 4 else 0):
-        if len(task.runs) == task.spec.samples:
+        world.wait(blocks=1 + block)
+        task = copy.copy(earlier).reach(status)
+        # Take a draw that leaves the runs apart, if there may be one.
+        if status != Status.STARTING or len(task.runs) == task.spec.samples or block == 19:
             break
-        world.evm.back(mark)
-        world.wait(blocks=300 + block)
-        task.call("draw")
-        task.draw()
     return task, world.evm.mark()
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from eth_utils.crypto import keccak
 
 from protocol.task import SeatState, Status
+from tests.market_chain import contract
 from tests.market_driver import (
     BUDGET,
     FUNDS,
@@ -21,6 +23,8 @@ from tests.market_driver import (
     Refused,
     Task,
     at,
+    fresh_world,
+    role,
 )
 
 LIVE = [s for s in list(Status)[1:9] if s != Status.ENDING]
@@ -290,3 +294,42 @@ def test_open_disputes_end_a_task_whatever_their_verdicts() -> None:
     assert task.state.status == Status.SETTLED
     assert [seat.state for seat in task.seats] == [SeatState.ATTESTED] * 2
     task.world.assert_solvent()
+
+
+# What it costs.
+
+
+def test_the_contract_is_small_enough_to_be_deployed() -> None:
+    code = contract("Market")["deployed_bytecode"]
+    assert (len(code) - 2) // 2 <= 24_576  # EIP-170
+
+
+@pytest.mark.gas
+def test_gas_of_an_honest_task(gas_snapshot: Callable[[str, int], None]) -> None:
+    task = fresh_world().post().reach(Status.SETTLED)
+    for function, gas in task.gas.items():
+        gas_snapshot(f"Market.{function}", gas)
+
+
+@pytest.mark.gas
+def test_gas_of_everything_else(gas_snapshot: Callable[[str, int], None]) -> None:
+    task = at(Status.SEALING)
+    task.gas.clear()
+    mark = task.world.evm.mark()
+    unavailable_round(task)
+    task.world.evm.back(mark)
+    task.truth = [keccak(root) for root in task.claimed]
+    for verifier in task.drawn:
+        task.seal(verifier)
+    task.open_ends()
+    task.reveal(task.drawn[0])
+    dispute = task.challenge(task.drawn[0])
+    gas_snapshot("Market.onVerdict, convicted", task.world.decide(dispute, convicted=True).gas)
+    for function in ("reportUnavailable", "redraw", "challenge"):
+        gas_snapshot(f"Market.{function}", task.gas[function])
+    world = fresh_world()
+    world.fund(role("newcomer"))
+    sends = {"registerVerifier": [2], "leaveVerifiers": [], "withdraw": []}
+    for function, arguments in sends.items():
+        done = world.send(function, *arguments, sender=role("newcomer"))
+        gas_snapshot(f"Market.{function}", done.gas)

@@ -20,81 +20,25 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from protocol.encoding import encode_node
-from protocol.errors import TraceError
 from protocol.execution import Inputs
 from protocol.program import DType, Flat, Fold, Kind, Program
 from protocol.randomness import sample
 from protocol.reference import ReferenceExecutor
 from protocol.tracing import Traced, trace
-from protocol.validate import validate
-
-torch.set_num_threads(1)
-
-SEED = bytes(range(32))
-TOLERANCE = 2e-6
-MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
-
-
-def sgd(**options: Any) -> MakeOptimizer:
-    return lambda parameters: torch.optim.SGD(parameters, **{"lr": 0.1, **options})
-
-
-def distance(got: Tensor, wanted: Tensor) -> float:
-    scale = float(wanted.double().abs().max()) or 1.0
-    return float((got.double() - wanted.double()).abs().max()) / scale
-
-
-def follows_torch(
-    module: nn.Module,
-    loss: Callable[..., Tensor],
-    dataset: tuple[Tensor, ...],
-    make: MakeOptimizer | None = None,
-    *,
-    batch: int = 4,
-    steps: int = 3,
-    tolerance: float = TOLERANCE,
-) -> Traced:
-    """Trace, execute some steps with the reference, and compare with torch doing the same."""
-    make = make or sgd(momentum=0.9)
-    twin = copy.deepcopy(module)
-    traced = trace(module, loss, make(module.parameters()), dataset=dataset, batch_size=batch)
-    program = traced.program
-    validate(program)
-    executor = ReferenceExecutor(program, Inputs(traced.constants, traced.data, SEED))
-    optimizer, state = make(twin.parameters()), traced.state
-    for step in range(steps):
-        outputs = executor.trace(state, step)
-        state = [outputs[program.output(s)] for s in range(program.n_state)]
-        chosen = torch.tensor([sample(SEED, 0, step, e, len(dataset[0])) for e in range(batch)])
-        optimizer.zero_grad()
-        inputs = (tensor[chosen] for tensor in dataset[:-1])
-        expected = loss(twin(*inputs), dataset[-1][chosen])
-        expected.backward()
-        optimizer.step()
-        got = torch.from_numpy(outputs[program.names["loss"]].view(np.float32).copy())
-        assert distance(got, expected.detach()) <= tolerance, (step, got, expected)
-        reference = twin.state_dict()
-        for name, tensor in traced.state_dict(state).items():
-            assert distance(tensor, reference[name]) <= tolerance, (step, name)
-    return traced
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def labels(n: int, classes: int, *shape: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, classes, (n, *shape), generator=generator)
-
-
-def small_mlp() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-CLASSES = (numbers(20, 5), labels(20, 3))
-
+from tests.tracing_support import (
+    CLASSES,
+    SEED,
+    TOLERANCE,
+    Apply,
+    MakeOptimizer,
+    distance,
+    follows_torch,
+    labels,
+    numbers,
+    regression,
+    sgd,
+    small_mlp,
+)
 
 # Optimizers --------------------------------------------------------------------------------------
 
@@ -195,24 +139,6 @@ def test_tied_weights_are_one_state_tensor() -> None:
 
 
 # Operations --------------------------------------------------------------------------------------
-
-
-def regression(output: Tensor, target: Tensor) -> Tensor:
-    return ((output - target) ** 2).mean()
-
-
-class Apply(nn.Module):
-    """Applies a function between two linear layers, so that it is differentiated."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], width: int = 6) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.before = nn.Linear(5, 6)
-        self.after = nn.Linear(width, 2)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.function(self.before(x)))
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -463,62 +389,3 @@ def test_changing_an_immediate_of_the_optimizer_changes_the_result() -> None:
     changed = other.step(traced.state, 0)
     got, wanted = (torch.from_numpy(s[0].view(np.float32)) for s in (changed, right))
     assert distance(got, wanted) > TOLERANCE
-
-
-# Refusals ----------------------------------------------------------------------------------------
-
-
-class Sorted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(5, 3), Apply(lambda x: x.sort(1).values))
-        self.inner[1].before = nn.Linear(3, 6)
-        self.inner[1].after = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
-
-
-def refused(module: nn.Module, dataset: tuple[Tensor, ...] = CLASSES, **options: Any) -> str:
-    make = options.pop("make", sgd())
-    loss = options.pop("loss", F.cross_entropy)
-    with pytest.raises(TraceError) as caught:
-        trace(module, loss, make(module.parameters()), dataset=dataset, batch_size=4)
-    return str(caught.value)
-
-
-def test_an_operation_without_lowering_is_named_with_its_module() -> None:
-    message = refused(Sorted())
-    assert "aten.sort" in message
-    assert "inner.1 (Apply)" in message
-
-
-def test_float64_is_refused_by_name() -> None:
-    assert "0.weight has dtype torch.float64" in refused(small_mlp().double())
-    data = (CLASSES[0].double(), CLASSES[1])
-    assert "dataset[0] has dtype torch.float64" in refused(small_mlp(), data)
-
-
-def test_half_precision_is_refused_by_name() -> None:
-    assert "torch.float16" in refused(Apply(lambda x: x.half().float()), (numbers(9, 5), labels(9, 2)))
-
-
-def test_an_unknown_optimizer_is_refused_by_name() -> None:
-    assert "Adagrad" in refused(small_mlp(), make=torch.optim.Adagrad)
-
-
-def test_a_loss_that_is_no_number_is_refused() -> None:
-    loss = lambda output, target: F.cross_entropy(output, target, reduction="none")  # noqa: E731
-    assert "one floating-point number" in refused(small_mlp(), loss=loss)
-
-
-def test_shapes_that_depend_on_data_are_refused() -> None:
-    assert "torch cannot trace" in refused(Apply(lambda x: x * int(x.sum().item())))
-
-
-def test_a_general_power_is_refused() -> None:
-    assert "exponent 1.7" in refused(Apply(lambda x: x.abs() ** 1.7, 6), (numbers(9, 5), labels(9, 2)))
-
-
-def test_labels_beyond_32_bits_are_refused() -> None:
-    assert "do not fit 32 bits" in refused(small_mlp(), (CLASSES[0], CLASSES[1] + (1 << 40)))

@@ -205,7 +205,8 @@ class ToyWitness:
         acc, result = IDENTITY, []
         for item in folds.chain_items(n, level, chain):
             if level:
-                acc += self.accumulators(step, node, element, lane, level - 1, item)[-1]
+                below = (step, node, element, lane, level - 1, item)
+                acc += ToyWitness.accumulators(self, *below)[-1]
             else:
                 k = folds.lane_term(here.lanes, lane, item)
                 acc += self.world.truth(step, node, element, k)
@@ -267,9 +268,7 @@ class ToyWitness:
             root, proof = root_of(self.world.data), []
         if leaf_hash(root) == view.claim:
             return None
-        return Proof(
-            ProofKind.ROOT, 0, node.encoding, root=root, root_proof=tuple(proof)
-        )
+        return Proof(ProofKind.ROOT, 0, node.encoding, root=root, root_proof=tuple(proof))
 
 
 @dataclass(frozen=True)
@@ -355,7 +354,10 @@ class TwoLies(ToyLiar):
 
 def random_liar(world: World, rng: random.Random) -> ToyLiar:
     """A liar about any node at all."""
+    summing = [i for i, node in enumerate(world.nodes) if node.kind is Kind.FOLD]
     node = rng.randrange(len(world.nodes))
+    if summing and rng.random() < 0.5:
+        node = rng.choice(summing)
     here = world.nodes[node]
     lie = Lie(
         rng.randrange(world.steps), node, rng.randrange(here.numel), rng.randrange(1, WORD),

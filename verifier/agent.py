@@ -10,6 +10,7 @@ from functools import partial
 from protocol.agent import Agent, Progress, silent
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
+from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
 from protocol.store import Store
@@ -52,17 +53,37 @@ class Verifier(Agent):
         """Makes the moves that are due in one task; True if it made one."""
         # Also after a conviction by somebody else: the reward follows priority, not speed.
         moved = self.prosecute(task) if state.open_disputes else False
-        handler = HANDLERS.get(state.status)
+        handler = self.handlers.get(state.status)
         if handler is None:
             return moved
         seat = self._seat(task)
-        return (seat is not None and handler(self, task, state, seat)) or moved
+        return (seat is not None and handler(task, state, seat)) or moved
+
+    @property
+    def handlers(self) -> dict[Status, Callable[[int, TaskState, Seat], bool]]:
+        """What to do in each status of a task that this verifier was drawn for."""
+        return {
+            Status.SEALING: self.seal,
+            Status.REVEALING: self.reveal,
+            Status.WINDOW: self.challenge,
+        }
 
     def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
-        """Replays every run from the start that the solver serves, and seals the end roots."""
-        if seat.state != SeatState.DRAWN or self.market.chain.now > state.deadline:
+        """Replays every run from the start that the solver serves, and seals the end roots.
+
+        What cannot be replayed because bytes are missing or wrong is tried again until half of the
+        window is over. Then this verifier reports it and leaves: silence would cost its stake.
+        """
+        now = self.market.chain.now
+        if seat.state != SeatState.DRAWN or now > state.deadline:
             return False
-        roots = self.digests(task, state)
+        try:
+            roots = self.digests(task, state)
+        except (ArtifactError, ProgramError):
+            if 2 * (state.deadline - now) > self.market.posted(task).spec.audit_window:
+                raise
+            self.market.send("reportUnavailable", task)
+            return True
         digest = seal_digest(
             self.market.chain.chain_id,
             self.market.deployment.market,
@@ -153,10 +174,3 @@ class Verifier(Agent):
     def _seat(self, task: int) -> Seat | None:
         mine = (s for s in self.market.seats(task) if s.verifier == self.market.address)
         return next(mine, None)
-
-
-HANDLERS: dict[Status, Callable[[Verifier, int, TaskState, Seat], bool]] = {
-    Status.SEALING: Verifier.seal,
-    Status.REVEALING: Verifier.reveal,
-    Status.WINDOW: Verifier.challenge,
-}

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from protocol.market import Market
-from protocol.task import SeatState, Status, TaskState
+from protocol.store import Store
+from protocol.task import Seat, SeatState, Status, TaskState
 from solver.agent import Solver
 from verifier.agent import Verifier
 
@@ -23,6 +24,43 @@ class ForgetfulSolver(Solver):
     def open_starts(self, task: int, _state: TaskState) -> bool:
         """Does nothing."""
         return False
+
+
+class WithholdingSolver(Solver):
+    """Opens its checkpoints on chain and keeps their bytes to itself."""
+
+    def serve(self, task: int, index: int) -> None:
+        """Sees to it that the store does not have them, the submitter's initial state included."""
+        root = self.checkpoints(task).roots[index]
+        Store(self.market.posted(task).artifacts).discard_tensors(root)
+
+
+class LateVerifier(Verifier):
+    """Is drawn and never seals."""
+
+    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Does nothing."""
+        return False
+
+
+class CopyingVerifier(Verifier):
+    """Does not replay: seals what another verifier sealed, and reveals what the solver opened."""
+
+    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Copies the first seal that it sees."""
+        others = [sealed for _, _, sealed in self.market.view("getSeats", task) if any(sealed)]
+        if seat.state != SeatState.DRAWN or not others:
+            return False
+        self.market.send("seal", task, others[0])
+        return True
+
+    def reveal(self, task: int, state: TaskState, seat: Seat) -> bool:
+        """Tries the right roots with its own nonce: the seal binds its sender, so it reverts."""
+        if seat.state != SeatState.SEALED:
+            return False
+        ends = [run.end_root for run in self.market.runs(task)]
+        self.market.send("reveal", task, self.secrets.nonce(task, state.round), ends)
+        return True
 
 
 class LazyVerifier(Verifier):

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from protocol import fold as folds
 from protocol.bundle import ExecutorFactory
+from protocol.errors import UsageError
 from protocol.execution import Bits, Executor, Inputs
-from protocol.ops import Op
-from protocol.program import DType, Expression, Fold, Kind, Node, Program
+from protocol.program import INDIRECT, DType, Expression, Fold, Kind, Node, Program, View
 
 When = Callable[[int], bool]
 """Whether to lie in a step, given its number."""
@@ -28,10 +29,11 @@ def always(_step: int) -> bool:
 
 
 class Tampered:
-    """Changes one node's output in some steps and computes honestly from there on.
+    """Changes one element of one node's output in some steps and computes honestly from there on.
 
     The rest of the step runs on a program in which that node is a constant, so it is as fast as an
-    honest step and right to the bit.
+    honest step and right to the bit. A small lie may be rounded away before it reaches the state:
+    then the next element is tried, since a lie that changes nothing is none.
     """
 
     def __init__(
@@ -39,14 +41,11 @@ class Tampered:
         make: ExecutorFactory,
         program: Program,
         inputs: Inputs,
-        node: int,
-        change: Callable[[Bits], Bits],
-        when: When,
+        flip: Flip,
     ) -> None:
         self._honest = make(program, inputs)
-        self._node = node
-        self._change = change
-        self._when = when
+        node = flip.node
+        self._flip = flip
         target = program.nodes[node]
         constant = Node(Kind.CONST, target.dtype, target.shape, index=program.n_const)
         nodes = (*program.nodes[:node], constant, *program.nodes[node + 1 :])
@@ -59,11 +58,18 @@ class Tampered:
         )
 
     def _executor(self, state: Sequence[Bits], step: int) -> Executor:
-        if not self._when(step):
+        if not self._flip.when(step):
             return self._honest
-        output = self._honest.trace(state, step)[self._node]
-        np.copyto(self._output, self._change(output.copy()))
-        return self._rest
+        honest = self._honest.trace(state, step)[self._flip.node]
+        after = self._honest.step(state, step)
+        place = self._output.reshape(-1)
+        for attempt in range(place.size):
+            np.copyto(self._output, honest)
+            place[(self._flip.element + attempt) % place.size] ^= np.uint32(self._flip.mask)
+            lie = self._rest.step(state, step)
+            if any(not np.array_equal(a, b) for a, b in zip(lie, after, strict=True)):
+                return self._rest
+        return self._honest
 
     def step(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """One step, with the lie if it is due."""
@@ -103,20 +109,18 @@ class FalseOutputs:
 
 @dataclass(frozen=True)
 class Flip:
-    """Adds one unit in the last place to one element of one node's output."""
+    """Flips the bits of `mask` in one element of one node's output: in the first one that matters,
+    from `element` on.
+    """
 
     node: int
     element: int
     when: When = always
+    mask: int = 1
 
     def __call__(self, make: ExecutorFactory, program: Program, inputs: Inputs) -> Executor:
         """The lying executor."""
-
-        def change(output: Bits) -> Bits:
-            output.reshape(-1)[self.element % output.size] ^= np.uint32(1)
-            return output
-
-        return Tampered(make, program, inputs, self.node, change, self.when)
+        return Tampered(make, program, inputs, self)
 
 
 @dataclass(frozen=True)
@@ -152,21 +156,28 @@ class LowPrecision:
 
 @dataclass(frozen=True)
 class WrongRate:
-    """Trains with another learning rate: every immediate equal to `rate` becomes `instead`."""
+    """Trains with another learning rate: the immediates `rate` and `-rate` are multiplied."""
 
-    rate: int
-    instead: int
+    rate: float
+    factor: float = 2.0
 
     def __call__(self, make: ExecutorFactory, program: Program, inputs: Inputs) -> Executor:
         """The lying executor."""
         nodes = tuple(replace(n, expression=self._edit(n.expression)) for n in program.nodes)
+        if nodes == program.nodes:
+            raise UsageError(f"the program has no immediate {self.rate}: there is nothing to change")
         return make(replace(program, nodes=nodes), inputs)
 
     def _edit(self, body: Expression | None) -> Expression | None:
         if body is None:
             return None
-        edited = tuple(self.instead if i == self.rate else i for i in body.immediates)
+        instead = {_pattern(r): _pattern(r * self.factor) for r in (self.rate, -self.rate)}
+        edited = tuple(instead.get(i, i) for i in body.immediates)
         return replace(body, immediates=edited)
+
+
+def _pattern(value: float) -> int:
+    return int(np.float32(value).view(np.uint32))
 
 
 @dataclass(frozen=True)
@@ -188,14 +199,38 @@ def lying(make: ExecutorFactory, cheat: Cheat) -> ExecutorFactory:
     return lambda program, inputs: cheat(make, program, inputs)
 
 
-def find_node(
-    program: Program, kind: Kind, *, fold: Fold | None = None, op: Op | None = None
-) -> int:
-    """The first node of a kind, with that fold, or whose expression uses that op."""
-    for number, node in enumerate(program.nodes):
-        if node.kind != kind or (fold is not None and node.fold != fold):
-            continue
-        if op is not None and all(i.op != op for i in node.body.instructions):
-            continue
-        return number
-    raise LookupError(f"the program has no {kind.name} node with fold {fold} and op {op}")
+def find_nodes(program: Program, what: str, wanted: Callable[[Node], bool]) -> list[int]:
+    """Numbers of all nodes that are wanted, at least one; `what` names them in the error."""
+    found = [number for number, node in enumerate(program.nodes) if wanted(node)]
+    if not found:
+        raise UsageError(f"the program has no {what}")
+    return found
+
+
+def is_dot(node: Node) -> bool:
+    """Whether a node is a matrix product, or another sum of products."""
+    return node.kind is Kind.FOLD and node.fold is Fold.DOT
+
+
+def is_laned(node: Node) -> bool:
+    """Whether a node sums in sixteen lanes, most of which have terms."""
+    return node.kind is Kind.FOLD and node.lanes > 1 and node.terms > 16
+
+
+def is_deep(node: Node) -> bool:
+    """Whether a node sums so many terms that its chains have several levels."""
+    sums = node.kind is Kind.FOLD and node.fold in (Fold.DOT, Fold.SUM)
+    return sums and node.lanes == 1 and node.terms > folds.BLOCK
+
+
+def is_gather(node: Node) -> bool:
+    """Whether a node reads another at places that a third one gives."""
+    if node.kind is not Kind.MAP:
+        return False
+    views = [operand for operand in node.body.operands if isinstance(operand, View)]
+    return any(t.axis >= INDIRECT for view in views for dim in view.dims for t in dim.terms)
+
+
+def is_map(node: Node) -> bool:
+    """Whether a node computes its elements one by one, with arithmetic."""
+    return node.kind is Kind.MAP and bool(node.body.instructions)

@@ -3,43 +3,40 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from rich.console import Console
-
-from bitcourt.job import Job
-from bitcourt.lab.agents import ForgetfulSolver, LazyVerifier, StallingSolver
+from bitcourt.lab.agents import (
+    CopyingVerifier,
+    ForgetfulSolver,
+    LateVerifier,
+    LazyVerifier,
+    StallingSolver,
+    WithholdingSolver,
+)
 from bitcourt.lab.cheats import (
     Cheat,
     Flip,
     Lazy,
     LowPrecision,
+    When,
     WrongData,
     WrongRate,
-    find_node,
-    lying,
+    find_nodes,
+    is_deep,
+    is_dot,
+    is_gather,
+    is_laned,
+    is_map,
 )
-from bitcourt.lab.stage import ETHER, Stage
-from bitcourt.lab.story import find_dispute
-from bitcourt.lab.stubborn import StubbornSolver
-from protocol.agent import Agent, Progress, silent
-from protocol.bundle import Bundle, ExecutorFactory
-from protocol.chain.client import Chain
-from protocol.errors import BitcourtError, UsageError
-from protocol.market import Market
-from protocol.ops import Op
-from protocol.program import Fold, Kind, Program
+from protocol.program import Node, Program
 from protocol.task import Status
-from solver.agent import Settings as SolverSettings
 from solver.agent import Solver
-from verifier.agent import Settings as VerifierSettings
 from verifier.agent import Verifier
 
 MakeCheat = Callable[[Program], Cheat]
+SEGMENT_STEPS = 5
+"""Steps between two checkpoints of the jobs in `bitcourt.lab.small`."""
 
 
 @dataclass(frozen=True)
@@ -49,57 +46,92 @@ class Scenario:
     what: str
     expect: Status
     cheat: MakeCheat | None = None
+    """Arithmetic of the solver; honest without."""
     solver: type[Solver] = Solver
-    verifiers: tuple[type[Verifier], ...] = (Verifier, Verifier)
+    verifiers: tuple[type[Verifier], ...] = (Verifier,)
     dispute: bool = True
+    """Whether a dispute must be opened."""
+    wide: bool = False
+    """Whether it needs the job with long sums."""
+    liars_lose: bool = True
+    """Whether lying costs stake: withholding bytes cannot be proven on chain, it only earns nothing."""
+
+    @property
+    def liars(self) -> set[str]:
+        """Roles of those who do not follow the protocol."""
+        lying = {f"verifier {i}" for i, kind in enumerate(self.verifiers, 1) if kind is not Verifier}
+        honest = self.cheat is None and self.solver is Solver
+        return lying if honest else {*lying, "solver"}
 
 
-def _once_a_segment(program: Program, node: int, element: int = 0) -> Cheat:
-    return Flip(node, element, when=lambda step: step % 5 == 3)
+def flip(
+    what: str, wanted: Callable[[Node], bool], *, last: bool = False, step: int = 3, mask: int = 1
+) -> MakeCheat:
+    """Flips one bit in one step of each segment, in the first or last node of a kind."""
+
+    def cheat(program: Program) -> Cheat:
+        node = find_nodes(program, what, wanted)[-1 if last else 0]
+        return Flip(node, element=3, when=in_step(step), mask=mask)
+
+    return cheat
 
 
-def _bits(value: float) -> int:
-    return int.from_bytes(struct.pack(">f", value))
+def in_step(step: int) -> When:
+    """True for one step of each segment."""
+    return lambda number: number % SEGMENT_STEPS == step
 
+
+def _lie(what: str, cheat: MakeCheat, *, wide: bool = False) -> Scenario:
+    return Scenario(what, Status.SLASHED, cheat, wide=wide)
+
+
+_FORWARD = flip("matrix product", is_dot)
 
 SCENARIOS: dict[str, Scenario] = {
-    "honest": Scenario("everybody does what they should", Status.SETTLED, dispute=False),
-    "forward": Scenario(
-        "one ulp in one element of the first matrix product of the forward pass",
+    "honest": Scenario(
+        "everybody does what they should", Status.SETTLED, verifiers=(Verifier,) * 2, dispute=False
+    ),
+    "forward": _lie("one bit of the first matrix product of the forward pass", _FORWARD),
+    "backward": _lie(
+        "one bit of the last matrix product of the backward pass",
+        flip("matrix product", is_dot, last=True),
+    ),
+    "expression": _lie("one bit of the first elementwise node", flip("elementwise node", is_map)),
+    "optimizer": _lie(
+        "one bit of the last optimizer update", flip("elementwise node", is_map, last=True)
+    ),
+    "gather": _lie("one bit of the batch that the step reads", flip("gather", is_gather)),
+    "lanes": _lie(
+        "one bit of a softmax's sum, in sixteen lanes", flip("sum in lanes", is_laned), wide=True
+    ),
+    "long-sum": _lie(
+        "one bit of a sum of 300 products, in two blocks",
+        # Smaller errors of these logits vanish in the softmax behind them.
+        flip("long sum", is_deep, mask=1 << 6),
+        wide=True,
+    ),
+    "first-step": _lie(
+        "one bit in the first step of each segment", flip("matrix product", is_dot, step=0)
+    ),
+    "last-step": _lie(
+        "one bit in the last step of each segment",
+        flip("matrix product", is_dot, step=SEGMENT_STEPS - 1),
+    ),
+    "lazy": _lie("the solver skips every step", lambda _: Lazy()),
+    "skips-one": _lie("the solver skips one step of each segment", lambda _: Lazy(in_step(2))),
+    "low-precision": _lie("the solver trains in bfloat16", lambda _: LowPrecision()),
+    "wrong-rate": _lie("the solver trains with twice the learning rate", lambda _: WrongRate(0.1)),
+    "wrong-data": _lie("the solver trains on other data", lambda _: WrongData()),
+    "two-disputes": Scenario(
+        "two verifiers convict one cheater at the same time",
         Status.SLASHED,
-        lambda p: _once_a_segment(p, find_node(p, Kind.FOLD, fold=Fold.DOT), 17),
-    ),
-    "expression": Scenario(
-        "one ulp in the first elementwise node",
-        Status.SLASHED,
-        lambda p: _once_a_segment(p, find_node(p, Kind.MAP, op=Op.ADD), 5),
-    ),
-    "backward": Scenario(
-        "one ulp in one element of the last matrix product of the backward pass",
-        Status.SLASHED,
-        lambda p: _once_a_segment(p, _last(p, Kind.FOLD), 3),
-    ),
-    "optimizer": Scenario(
-        "one ulp in one element of the last optimizer update",
-        Status.SLASHED,
-        lambda p: _once_a_segment(p, _last(p, Kind.MAP), 0),
-    ),
-    "lazy": Scenario("the solver skips every step", Status.SLASHED, lambda _: Lazy()),
-    "low-precision": Scenario(
-        "the solver trains in bfloat16", Status.SLASHED, lambda _: LowPrecision()
-    ),
-    "wrong-rate": Scenario(
-        "the solver trains with twice the learning rate",
-        Status.SLASHED,
-        lambda _: WrongRate(_bits(0.1), _bits(0.2)),
-    ),
-    "wrong-data": Scenario(
-        "the solver trains on other data", Status.SLASHED, lambda _: WrongData()
+        _FORWARD,
+        verifiers=(Verifier,) * 2,
     ),
     "staller": Scenario(
         "the solver cheats and stops answering in the dispute",
         Status.SLASHED,
-        lambda p: _once_a_segment(p, find_node(p, Kind.FOLD, fold=Fold.DOT)),
+        _FORWARD,
         solver=StallingSolver,
     ),
     "withholder": Scenario(
@@ -108,130 +140,29 @@ SCENARIOS: dict[str, Scenario] = {
         solver=ForgetfulSolver,
         dispute=False,
     ),
+    "unserved": Scenario(
+        "the solver opens its checkpoints and serves their bytes to nobody",
+        Status.EXPIRED,
+        solver=WithholdingSolver,
+        verifiers=(Verifier,) * 2,
+        dispute=False,
+        liars_lose=False,
+    ),
     "false-challenger": Scenario(
         "a verifier that did not replay seals noise, and disputes the honest solver",
         Status.SETTLED,
         verifiers=(Verifier, LazyVerifier),
     ),
+    "copier": Scenario(
+        "a verifier that did not replay copies the other's seal",
+        Status.SETTLED,
+        verifiers=(Verifier, CopyingVerifier),
+        dispute=False,
+    ),
+    "late-verifier": Scenario(
+        "a drawn verifier never seals",
+        Status.SETTLED,
+        verifiers=(Verifier, LateVerifier),
+        dispute=False,
+    ),
 }
-
-
-def _last(program: Program, kind: Kind) -> int:
-    return max(i for i, node in enumerate(program.nodes) if node.kind == kind)
-
-
-@dataclass
-class Outcome:
-    """What a scenario ended in."""
-
-    task: int
-    status: Status
-    stage: Stage
-    bundle: Bundle
-    submitter: Market
-    solver: Solver
-    verifiers: list[Verifier]
-    disputes: list[dict[str, Any]] = field(default_factory=list)
-
-
-def run_scenario(
-    scenario: Scenario,
-    stage: Stage,
-    bundle: Bundle,
-    make_executor: ExecutorFactory,
-    terms: dict[str, Any],
-    budget: int = ETHER,
-    progress: Progress = silent,
-) -> Outcome:
-    """Plays a scenario on a stage. Raises BitcourtError if it does not end as it must."""
-    submitter = stage.party("submitter")
-    spec = bundle.spec(committee=len(scenario.verifiers), **terms)
-    cheat = scenario.cheat(bundle.program) if scenario.cheat is not None else None
-    solver_executor = make_executor if cheat is None else lying(make_executor, cheat)
-    solver_type = scenario.solver
-    if cheat is not None and solver_type is Solver:
-        solver_type = StubbornSolver
-    settings = SolverSettings(stage.directory / "solver")
-    solver = solver_type(stage.party("solver"), solver_executor, settings, progress)
-    verifiers = []
-    for number, kind in enumerate(scenario.verifiers, 1):
-        market = stage.party(f"verifier {number}")
-        verifiers.append(kind(market, make_executor, VerifierSettings(), progress))
-        verifiers[-1].register()
-    task = stage.post(submitter, bundle, spec, budget)
-    keeper = stage.party("keeper")
-    agents: list[Agent] = [solver, *verifiers]
-    state = stage.play(task, submitter, agents, keeper)
-    if state.status != scenario.expect:
-        raise BitcourtError(
-            f"the scenario ended {state.status.name}, not {scenario.expect.name}: {scenario.what}"
-        )
-    outcome = Outcome(task, state.status, stage, bundle, submitter, solver, verifiers)
-    for dispute in submitter.disputes(task):
-        challenger = next(v for v in verifiers if v.market.address == dispute.challenger)
-        outcome.disputes.append(find_dispute(submitter, dispute, bundle.program, challenger))
-    return outcome
-
-
-def simulate_scenario(name: str, out: Path, rpc: str, console: Console) -> dict[str, Any]:
-    """Stages one named scenario on a small model and prints its story."""
-    from bitcourt.lab.small import small_job
-    from protocol.chain.embedded import embedded_chain
-    from protocol.executor import CompiledExecutor
-
-    if name not in SCENARIOS:
-        raise UsageError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
-    scenario = SCENARIOS[name]
-    if rpc:
-        from bitcourt.keys import development_account
-
-        chain, faucet = Chain.connect_test(rpc), development_account(0)
-    else:
-        embedded = embedded_chain()
-        chain, faucet = embedded.chain, embedded.faucet
-    job: Job = small_job()
-    console.print(f"[bold]{name}[/]: {scenario.what}")
-    stage = Stage.build(chain, faucet, fresh(out / name))
-    bundle = job.bundle()
-    terms = {"seed": bytes(range(32)), "steps": job.steps, "segment_steps": job.segment_steps}
-    outcome = run_scenario(scenario, stage, bundle, CompiledExecutor, {**terms, "samples": 2})
-    ledger = stage.ledger
-    result = {
-        "scenario": name,
-        "status": outcome.status.name.capitalize(),
-        "disputes": outcome.disputes,
-        "paid_wei": ledger.credits(),
-        "burned_wei": ledger.burned(),
-        "gas": ledger.gas(),
-    }
-    tell(result, console)
-    return result
-
-
-def fresh(directory: Path) -> Path:
-    """An empty directory: what an earlier run left there is removed."""
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return directory
-
-
-def tell(result: dict[str, Any], console: Console) -> None:
-    """Prints a result for people."""
-    for dispute in result["disputes"]:
-        console.print(f"  dispute {dispute['id']}: {dispute['moves']} moves", end="")
-        if "op" in dispute:
-            console.print(
-                f", down to step {dispute['step']}, node {dispute['node']} ({dispute['source']}), "
-                f"element {dispute['element']}, {dispute['op']}: claimed {dispute['claimed_bits']},"
-                f" is {dispute['recomputed_bits']}",
-                end="",
-            )
-        verdict = "convicted" if dispute["convicted"] else "acquitted"
-        console.print(f": solver {verdict}{' by time' if dispute['timed_out'] else ''}")
-    for role, reasons in result["paid_wei"].items():
-        parts = ", ".join(f"{why} {wei / ETHER:g}" for why, wei in reasons.items())
-        console.print(f"  {role} is credited (ether): {parts}")
-    console.print(f"  burned: {result['burned_wei'] / ETHER:g} ether")
-    console.print(f"  [bold]{result['status']}[/]")

@@ -16,7 +16,7 @@ from protocol.chain.deployment import Deployment, deploy
 from protocol.errors import BitcourtError
 from protocol.market import Market
 from protocol.store import Store
-from protocol.task import Status, TaskSpec, TaskState
+from protocol.task import TaskSpec, TaskState
 
 ETHER = 10**18
 
@@ -64,8 +64,8 @@ class Stage:
     ) -> TaskState:
         """Lets the agents act in turn until the task has ended.
 
-        Whenever none of them has anything to do, chain time passes: a block first, then up to the
-        deadline that the task or one of its disputes is waiting for.
+        Whenever none of them has anything to do, chain time passes: a block first, then half of the
+        time to the deadline that the task or one of its disputes is waiting for, then all of it.
         """
         idle = 0
         cleaner = Keeper(keeper)
@@ -84,6 +84,7 @@ class Stage:
                 self.chain.wait(1)
             elif state.open_disputes:
                 self.chain.wait(market.posted(task).spec.dispute_clock)
-            elif state.status != Status.NONE:
-                self.chain.wait(max(1, state.deadline - self.chain.now + 1))
+            else:
+                left = max(1, state.deadline - self.chain.now + 1)
+                self.chain.wait(-(-left // 2) if idle == 2 else left)
         raise BitcourtError(f"task {task} did not end: it is {market.state(task)}")

@@ -9,9 +9,12 @@ them, and the last posted value, so that all it says fits the claim and one oper
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain as chain_of
 
 from protocol import fold as folds
-from protocol.program import Kind, Node
+from protocol.float32 import apply
+from protocol.ops import Op
+from protocol.program import Fold, Kind, Node
 from protocol.witness import ReplayWitness
 from solver.agent import Solver
 
@@ -77,7 +80,10 @@ class StubbornWitness(ReplayWitness):
         def fits(value: int) -> bool:
             return folds.combine(spec.fold, before, value) == above[item]
 
-        return next((v for v in (honest, *_near(honest)) if fits(v)), honest)
+        # A small result may have to move far to move a large sum by one unit: begin at the gap.
+        gap = apply(Op.SUB, above[item], before) if spec.fold in (Fold.DOT, Fold.SUM) else honest
+        candidates = chain_of((honest, above[item], gap), _near(gap), _near(honest))
+        return next((v for v in candidates if fits(v)), honest)
 
 
 def _near(value: int) -> Iterator[int]:

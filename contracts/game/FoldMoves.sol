@@ -52,8 +52,8 @@ abstract contract FoldMoves is GameBase {
             _checkResult(lanes == 1 ? REFEREE.finish(fold, last) : last, claimed);
         } else {
             _checkResult(REFEREE.combine(fold, dispute.accBefore, item), claimed);
+            // The claim is now `item`; pointFold replaces it before anyone reads it, so it isn't stored.
             _checkResult(last, item);
-            dispute.claimed = item;
         }
         turn.phase = Phase.PointFold;
         dispute.turn = turn;

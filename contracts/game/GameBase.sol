@@ -14,6 +14,9 @@ abstract contract GameBase {
         | (1 << uint256(Phase.RevealChunk)) | (1 << uint256(Phase.Lanes)) | (1 << uint256(Phase.Fold))
         | (1 << uint256(Phase.Values));
 
+    /// Bits of a Turn's slot that hold its clocks: uint40 and twice uint32.
+    uint256 private constant CLOCK_BITS = 104;
+
     IReferee public immutable REFEREE;
     /// Number of disputes created; their ids are 1 .. this.
     uint256 public disputeCount;
@@ -92,7 +95,7 @@ abstract contract GameBase {
 
     /// @notice What the next move of a dispute must give as `answers`.
     function position(uint256 id) external view returns (bytes32) {
-        return _position(_disputes[id].turn, _disputes[id].claim);
+        return _position(_disputes[id]);
     }
 
     /// @notice Whether the dispute is neither finished nor unknown and its party to move is too late.
@@ -116,7 +119,7 @@ abstract contract GameBase {
         address toMove = defendantsTurn ? dispute.defendant : dispute.challenger;
         if (msg.sender != toMove) revert NotYourTurn(msg.sender, toMove);
         // INVARIANT: a move answers exactly the position that its author saw.
-        bytes32 current = _position(turn, claim);
+        bytes32 current = _position(dispute);
         if (answers != current) revert StaleMove(answers, current);
         // INVARIANT: only the party to move is charged.
         if (defendantsTurn) turn.defendantClock = Clock.charge(turn.defendantClock, turn.movedAt);
@@ -133,12 +136,13 @@ abstract contract GameBase {
         return (DEFENDANT_MOVES >> uint256(phase)) & 1 == 1;
     }
 
-    function _position(Turn memory turn, bytes32 claim) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encodePacked(
-                claim, turn.phase, turn.level, turn.moves, turn.first, turn.count, turn.lane, turn.foldLevel, turn.item
-            )
-        );
+    /// @dev keccak256 of the claim and of all fields of the turn above the three of the clocks.
+    function _position(Dispute storage dispute) internal view returns (bytes32 digest) {
+        assembly ("memory-safe") {
+            mstore(0, sload(add(dispute.slot, 1)))
+            mstore(32, shr(CLOCK_BITS, sload(dispute.slot)))
+            digest := keccak256(0, 64)
+        }
     }
 
     function _checkLength(uint256 given, uint256 expected) internal pure {

@@ -40,7 +40,7 @@ struct Turn {
     Level level;
     uint16 moves; // made so far
     uint32 first; // the cursor's first leaf; from pointElement on the disputed element
-    uint32 count; // the cursor's leaves
+    uint32 count; // the cursor's leaves; from pointNode on those of the node's tensor
     uint8 lane; // of a FOLD
     uint8 foldLevel; // 0 has terms, each level above it has the results of the chains below
     uint32 item; // FOLD: number of the chain in its level; then, in VALUES, the disputed term
@@ -54,7 +54,7 @@ struct Dispute {
     address challenger;
     uint32 node; // disputed node
     uint32 accBefore; // FOLD: agreed accumulator before the disputed item
-    uint32 claimed; // value of the element, lane, chain or accumulator in dispute
+    uint32 claimed; // value of the element, lane or accumulator in dispute
     address arbiter;
     uint8 kind; // of the disputed node, as are the following
     uint8 fold;

@@ -131,6 +131,7 @@ abstract contract TreeMoves is GameBase {
         }
         bool alias_ = facts.kind == OUTPUT || (facts.kind >= INPUT && facts.kind <= DATA);
         turn.phase = alias_ ? Phase.ProveRoot : Phase.RevealNode;
+        turn.count = uint32((facts.numel + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS);
         dispute.turn = turn;
         dispute.claim = child;
         dispute.node = turn.first;
@@ -147,8 +148,7 @@ abstract contract TreeMoves is GameBase {
     function revealNode(uint256 id, bytes32 answers, bytes32 tensorRoot, bytes32[] calldata children) external {
         (Dispute storage dispute, Turn memory turn, bytes32 claim) = _enter(id, answers, Phase.RevealNode);
         _checkLeaf(tensorRoot, claim);
-        uint256 chunks = (uint256(dispute.numel) + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS;
-        _openTree(dispute, turn, Level.Chunk, tensorRoot, uint32(chunks), children);
+        _openTree(dispute, turn, Level.Chunk, tensorRoot, turn.count, children);
         emit NodeRevealed(id, tensorRoot, children);
     }
 

@@ -7,6 +7,7 @@ ChainError that names what failed.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, We
 from web3.types import RPCEndpoint
 
 from protocol import artifacts
-from protocol.chain.errors import decode_revert, revert_data
+from protocol.chain.errors import abi_type, decode_revert, revert_data
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
@@ -58,6 +59,15 @@ def new_account(private_key: bytes | str | None = None) -> Account:
     return account
 
 
+@dataclass
+class _Known:
+    """Events read so far: up to block `last`, which had the hash `seal` then."""
+
+    last: int
+    seal: bytes
+    events: list[tuple[int, str, dict[str, Any]]]
+
+
 @contextmanager
 def _explained(action: str, abi: Sequence[Any] = ()) -> Iterator[None]:
     """Turns the many errors of web3 and its providers into ChainError."""
@@ -74,6 +84,8 @@ def _explained(action: str, abi: Sequence[Any] = ()) -> Iterator[None]:
         if "insufficient funds" in text.lower() or "does not have enough balance" in text.lower():
             raise InsufficientFunds(f"{action}: the account cannot pay for it ({text})") from None
         raise ChainError(f"{action}: {text}") from None
+    except json.JSONDecodeError:
+        raise ChainError(f"{action}: the RPC endpoint does not speak JSON-RPC") from None
     except (requests.RequestException, OSError) as error:
         raise ChainError(f"{action}: the RPC endpoint does not answer ({_reason(error)})") from None
     except TimeExhausted as error:
@@ -102,8 +114,12 @@ class Chain:
         self.gas_limit = gas_limit
         self._advance = advance
         with _explained("asking the chain for its id"):
-            self.chain_id = int(w3.eth.chain_id)
+            answer: Any = w3.eth.chain_id
+            if not isinstance(answer, int):
+                raise Web3Exception(f"the RPC endpoint answered {answer!r}")
+            self.chain_id = answer
         self._contracts: dict[tuple[str, str], Contract] = {}
+        self._known: dict[tuple[str, int, str], _Known] = {}
 
     @classmethod
     def connect(cls, url: str, *, chain_id: int | None = None, confirmations: int = 0) -> Chain:
@@ -207,17 +223,14 @@ class Chain:
             "maxFeePerGas": 2 * base_fee + 10**9,
         }
         limit = gas or self.gas_limit
+        # Before the gas is estimated: nodes say in many ways that an account cannot pay.
+        self._check_funds(account, value + (limit or 21_000) * fields["maxFeePerGas"])
         if limit is not None:
             fields["gas"] = limit
         transaction = build(fields)
         if limit is None:
             transaction["gas"] = min(transaction["gas"] * 6 // 5, latest["gasLimit"])
-        needed = value + transaction["gas"] * transaction["maxFeePerGas"]
-        if self.w3.eth.get_balance(account.address) < needed:
-            raise InsufficientFunds(
-                f"{account.address} needs {needed} wei for this transaction and its gas, and has "
-                f"{self.w3.eth.get_balance(account.address)}"
-            )
+            self._check_funds(account, value + transaction["gas"] * transaction["maxFeePerGas"])
         if self.gas_limit is not None and gas is None and "to" in transaction:
             # With a fixed gas limit nothing was simulated yet: this call raises the revert reason.
             call: Any = {k: v for k, v in transaction.items() if k != "nonce"}
@@ -228,6 +241,14 @@ class Chain:
         if receipt["status"] != 1:
             raise TransactionReverted(f"transaction {sent.to_0x_hex()} failed on chain")
         return receipt
+
+    def _check_funds(self, account: Account, needed: int) -> None:
+        balance = self.w3.eth.get_balance(account.address)
+        if balance < needed:
+            raise InsufficientFunds(
+                f"{account.address} needs {needed} wei for this transaction and its gas, and has "
+                f"{balance}"
+            )
 
     def _decode(self, contract: Contract, logs: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
         decoded = []
@@ -243,25 +264,41 @@ class Chain:
     def logs(
         self, contract: Contract, from_block: int, topics: Sequence[Any] = ()
     ) -> list[tuple[int, str, dict[str, Any]]]:
-        """Confirmed events `(block, name, arguments)` of a contract, oldest first."""
+        """Confirmed events `(block, name, arguments)` of a contract, oldest first.
+
+        Only blocks that were not read before are asked for. Should the last of those that were have
+        another hash now, the chain was reorganized, and all is read again.
+        """
+        key = (str(contract.address), from_block, repr(topics))
         with _explained("reading events"):
             last = self.w3.eth.block_number - self.confirmations
             if last < from_block:
                 return []
-            found = self.w3.eth.get_logs(
-                {
-                    "address": contract.address,
-                    "fromBlock": from_block,
-                    "toBlock": last,
-                    "topics": list(topics),
-                }
-            )
-        decoded: list[tuple[int, str, dict[str, Any]]] = []
-        for log in found:
-            event = decode_log(contract, log)
-            if event is not None:
-                decoded.append((log["blockNumber"], *event))
-        return decoded
+            known = self._known.get(key)
+            if known is None or last < known.last or self._seal(known.last) != known.seal:
+                known = _Known(from_block - 1, b"", [])
+            if last > known.last:
+                seal = self._seal(last)
+                found = self.w3.eth.get_logs(
+                    {
+                        "address": contract.address,
+                        "fromBlock": known.last + 1,
+                        "toBlock": last,
+                        "topics": list(topics),
+                    }
+                )
+                events = [
+                    (int(log["blockNumber"]), *event)
+                    for log in found
+                    if (event := decode_log(contract, log)) is not None
+                ]
+                known = _Known(last, seal, known.events + events)
+                self._known[key] = known
+        return list(known.events)
+
+    def _seal(self, block: int) -> bytes:
+        """Hash of a block."""
+        return bytes(self.w3.eth.get_block(block).get("hash", b""))
 
     @property
     def block(self) -> int:
@@ -309,14 +346,7 @@ def decode_log(contract: Contract, log: Any) -> tuple[str, dict[str, Any]] | Non
 
 def event_topic(item: Any) -> bytes:
     """Topic 0 of an event of an ABI."""
-    return keccak(text=f"{item['name']}({','.join(_type(i) for i in item['inputs'])})")
-
-
-def _type(item: Any) -> str:
-    kind = str(item["type"])
-    if kind.startswith("tuple"):
-        return f"({','.join(_type(c) for c in item['components'])}){kind[5:]}"
-    return kind
+    return keccak(text=f"{item['name']}({','.join(abi_type(i) for i in item['inputs'])})")
 
 
 def encode_abi(types: Sequence[str], values: Sequence[Any]) -> bytes:

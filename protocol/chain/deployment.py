@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from eth_utils.address import is_address
 from web3.contract import Contract
 
 from protocol.chain.client import Account, Chain
@@ -35,11 +36,17 @@ class Deployment:
     def load(cls, path: Path) -> Deployment:
         """Reads a deployment file; UsageError says what is wrong with it."""
         try:
-            return cls(**json.loads(path.read_text()))
+            found = cls(**json.loads(path.read_text()))
         except FileNotFoundError:
             raise UsageError(f"no deployment file at {path}: run `bitcourt deploy` first") from None
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise UsageError(f"{path} is not a deployment file: {error}") from None
+        for name in ("referee", "game", "market"):
+            if not is_address(getattr(found, name)):
+                raise UsageError(f"{path} is not a deployment file: {name} is no address")
+        if not isinstance(found.chain_id, int) or not isinstance(found.block, int):
+            raise UsageError(f"{path} is not a deployment file: chain_id and block are numbers")
+        return found
 
     def contracts(self, chain: Chain) -> Contracts:
         """The contracts, after a check that this is their chain."""

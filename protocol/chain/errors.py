@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eth_abi import abi as eth_abi
+from eth_abi.exceptions import DecodingError
 from eth_tester.exceptions import TransactionFailed
 from eth_utils.crypto import keccak
 
@@ -34,24 +35,43 @@ def decode_revert(
         code = int.from_bytes(body)
         return "Panic", (code,), f"reverted with panic code 0x{code:02x}"
     if selector == _ERROR:
-        reason = eth_abi.decode(["string"], body)[0]
-        return "Error", (reason,), f"reverted: {reason}"
+        decoded = _decode(["string"], body)
+        if decoded is not None:
+            return "Error", decoded, f"reverted: {decoded[0]}"
     for item in (
         *abi,
         *(entry for name in artifacts.names() for entry in artifacts.load(name).abi),
     ):
         if item["type"] != "error":
             continue
-        types = [entry["type"] for entry in item["inputs"]]
+        types = [abi_type(entry) for entry in item["inputs"]]
         if keccak(text=f"{item['name']}({','.join(types)})")[:4] != selector:
             continue
-        values = eth_abi.decode(types, body)
+        values = _decode(types, body)
+        if values is None:
+            break
         named = ", ".join(
             f"{entry['name']}={_show(value)}"
             for entry, value in zip(item["inputs"], values, strict=True)
         )
-        return item["name"], tuple(values), f"reverted with {item['name']}({named})"
+        return item["name"], values, f"reverted with {item['name']}({named})"
     return "", (), f"reverted with unknown error data 0x{raw.hex()}"
+
+
+def abi_type(item: Any) -> str:
+    """Type of an ABI entry as signatures spell it: structs are written out."""
+    kind = str(item["type"])
+    if kind.startswith("tuple"):
+        return f"({','.join(abi_type(part) for part in item['components'])}){kind[5:]}"
+    return kind
+
+
+def _decode(types: Sequence[str], body: bytes) -> tuple[Any, ...] | None:
+    """The decoded arguments, or None if it is other data: contracts may revert with any bytes."""
+    try:
+        return tuple(eth_abi.decode(list(types), body))
+    except (DecodingError, UnicodeDecodeError, OverflowError):
+        return None
 
 
 def revert_data(error: TransactionFailed) -> bytes:

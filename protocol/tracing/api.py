@@ -102,7 +102,9 @@ class _Tracing:
         trained = [n for n, t in tensors.items() if id(t) in stepped and t.requires_grad]
         self._step = self._role(module, loss_fn, tensors, trained)
         unused = unused_parameters(
-            self._step, self._tensors(self._step.trained), self._tensors(self._step.others),
+            self._step,
+            self._tensors(self._step.trained),
+            self._tensors(self._step.others),
             dataset.examples,
         )
         trained = [name for n, name in enumerate(trained) if n not in unused]

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from protocol.errors import BitcourtError, TraceError
 from protocol.tracing.optimizers import OptimizerStep
@@ -107,7 +108,7 @@ def _marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
     def note() -> None:
         mode = get_proxy_mode()
         if mode is not None:
-            paths.mark(len(mode.tracer.graph.nodes), stack[-1] if stack else "")  # type: ignore[union-attr, arg-type]
+            paths.mark(len(mode.tracer.graph.nodes), stack[-1] if stack else "")
 
     def entering(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
@@ -168,11 +169,27 @@ class Step:
         return loss.reshape(()), copies
 
 
+@contextmanager
+def _as_trace_errors() -> Iterator[None]:
+    """Turn whatever torch raises into TraceError; gradients on and opaque kernels off."""
+    mkldnn = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        with torch.enable_grad(), sdpa_kernel([SDPBackend.MATH]):
+            yield
+    except BitcourtError:
+        raise
+    except Exception as error:
+        raise TraceError(f"torch cannot trace this step: {error}") from error
+    finally:
+        torch.backends.mkldnn.enabled = mkldnn
+
+
 def unused_parameters(
     step: Step, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
 ) -> set[int]:
     """Return which parameters the loss does not depend on: torch leaves them without a gradient."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
+    with _as_trace_errors(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
         rest = [mode.from_tensor(t) for t in others]
         loss, _ = step.value(leaves, rest, [mode.from_tensor(t) for t in batch])
@@ -209,27 +226,20 @@ def capture(
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
     paths = Paths()
-    mkldnn = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
-    try:
-        with _marking(step.module, paths):
-            module = make_fx(
-                torch.func.functionalize(whole),
-                decomposition_table=_decompositions(),
-                tracing_mode="fake",
-                _allow_non_fake_inputs=True,
-            )(*arguments)
-    except BitcourtError:
-        raise
-    except Exception as error:
-        raise TraceError(f"torch cannot trace this step: {error}") from error
-    finally:
-        torch.backends.mkldnn.enabled = mkldnn
+    with _as_trace_errors(), _marking(step.module, paths):
+        module = make_fx(
+            torch.func.functionalize(whole),
+            decomposition_table=_decompositions(),
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+        )(*arguments)
     graph = module.graph
     paths.freeze(list(graph.nodes))
     found = [node for node in graph.nodes if node.op == "placeholder"]
     (result,) = next(node for node in graph.nodes if node.op == "output").args
-    inputs = dict(zip(("trained", "others", "slots", "step", "batch"), _cut(found, sizes)))
+    inputs = dict(
+        zip(("trained", "others", "slots", "step", "batch"), _cut(found, sizes), strict=True)
+    )
     groups = _cut(list(result), (*sizes[:3], 1))
     outputs = dict(zip(("trained", "others", "slots", "loss"), groups, strict=True))
     return Capture(graph, module, inputs, outputs, paths)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from protocol.tracing.graph import Value
@@ -54,6 +52,3 @@ def arange(ctx: Context, *bounds: float, **_: object) -> Value:
         raise NotImplementedError("a range of fractions that is no constant")
     at = Affine.of(0, step, start) if ctx.shape[0] > 1 else Affine((), start)
     return ctx.result(ctx.cast(ctx.s.index(at), torch.int64, ctx.meta.dtype))
-
-
-Sizes = Sequence[int]

@@ -36,7 +36,7 @@ class Dataset:
             raise TraceError("a dataset is (*inputs, target): at least two tensors")
         if any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
             raise TraceError("the tensors of a dataset need the same number of examples, not 0")
-        if not 1 <= batch_size or len(tensors[0]) > MAX_BOUND:
+        if batch_size < 1 or len(tensors[0]) > MAX_BOUND:
             raise TraceError(f"cannot draw {batch_size} of {len(tensors[0])} examples")
         self._given = list(tensors)
         self._batch_size = batch_size
@@ -69,9 +69,7 @@ class Dataset:
     @property
     def examples(self) -> list[Tensor]:
         """Return uninitialized tensors in the shape of a batch, for tracing."""
-        return [
-            torch.empty((self._batch_size, *t.shape[1:]), dtype=t.dtype) for t in self._given
-        ]
+        return [torch.empty((self._batch_size, *t.shape[1:]), dtype=t.dtype) for t in self._given]
 
     def batch(self, graph: Graph) -> tuple[list[Value], int]:
         """Return the batch as gathers from the data, and the SAMPLE node."""

@@ -16,11 +16,11 @@ import torch
 from protocol import mathfn
 from protocol.errors import TraceError
 from protocol.ops import Op
-from protocol.program import DType, Shape
+from protocol.program import DType
 from protocol.tracing.graph import Value
 from protocol.tracing.lowering import Context, lowering, name_of
-from protocol.tracing.scalars import Imm, OnStep, Scalar, Scalars
-from protocol.tracing.schedule import power
+from protocol.tracing.scalars import Imm, Scalar, Scalars
+from protocol.tracing.schedule import OnStep, power
 
 Function = Callable[..., Scalar]
 
@@ -154,7 +154,7 @@ def rsub(ctx: Context, a: Value, b: Value | float, alpha: float = 1) -> Value:
 
 @lowering("pow.Tensor_Scalar")
 def pow_tensor_scalar(ctx: Context, base: Value, exponent: float) -> Value:
-    """Powers by multiplication, square roots and division: 0, 1, 2, 3, 4, halves, their inverses."""
+    """Whole and half powers by multiplication, square root and division."""
     dtype = _arithmetic(ctx)
     x = ctx.scalar(base, dtype, ctx.shape)
     s, magnitude = ctx.s, abs(exponent)
@@ -202,7 +202,9 @@ def _promoted(a: Value | float, b: Value | float) -> torch.dtype:
     """The dtype in which torch compares."""
 
     def sample(x: Value | float) -> Any:
-        return torch.empty(x.shape, dtype=x.torch_dtype, device="meta") if isinstance(x, Value) else x
+        return (
+            torch.empty(x.shape, dtype=x.torch_dtype, device="meta") if isinstance(x, Value) else x
+        )
 
     return torch.result_type(sample(a), sample(b))
 
@@ -227,8 +229,14 @@ def comparison(ctx: Context, a: Value, b: Value | float) -> Value:
     return compare(ctx, name, a, b)
 
 
-_LOGIC: Final = {"logical_and": Op.AND, "logical_or": Op.OR, "logical_xor": Op.XOR,
-                 "bitwise_and": Op.AND, "bitwise_or": Op.OR, "bitwise_xor": Op.XOR}
+_LOGIC: Final = {
+    "logical_and": Op.AND,
+    "logical_or": Op.OR,
+    "logical_xor": Op.XOR,
+    "bitwise_and": Op.AND,
+    "bitwise_or": Op.OR,
+    "bitwise_xor": Op.XOR,
+}
 
 
 @lowering(
@@ -247,9 +255,7 @@ def logic(ctx: Context, a: Value, b: Value) -> Value:
 def negation(ctx: Context, a: Value) -> Value:
     """Logical not, or all bits flipped."""
     if ctx.meta.dtype == torch.bool:
-        return ctx.result(
-            ctx.s.op(Op.IEQ, ctx.scalar(a, torch.bool, ctx.shape), ctx.s.i32(0))
-        )
+        return ctx.result(ctx.s.op(Op.IEQ, ctx.scalar(a, torch.bool, ctx.shape), ctx.s.i32(0)))
     return ctx.result(ctx.s.op(Op.XOR, a.scalar, ctx.s.i32(-1)))
 
 
@@ -324,6 +330,3 @@ def number_of(value: Value | float) -> float | None:
     if isinstance(value, Value):
         return value.scalar.exact if isinstance(value.scalar, Imm) else None
     return value
-
-
-Sizes = Shape

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.node_encoding import MAX_IMMEDIATES, MAX_INSTRUCTIONS, MAX_NODE_BYTES, MAX_OPERANDS
+from protocol.ops import Op
 from protocol.program import (
     INDIRECT,
     Dim,
@@ -21,9 +22,9 @@ from protocol.program import (
     Term,
     View,
 )
-from protocol.ops import Op
 from protocol.tracing.moves import row_major
-from protocol.tracing.scalars import Affine, Imm, Index, Load, OnStep, Prim, Scalar, walk
+from protocol.tracing.scalars import Affine, Imm, Index, Load, Prim, Scalar, walk
+from protocol.tracing.schedule import OnStep
 
 SLOW: Final = (Op.DIV, Op.SQRT)
 """Primitives that are worth a buffer of their own rather than computing twice."""
@@ -55,9 +56,7 @@ class Cost:
     @property
     def cheap(self) -> bool:
         """Whether computing it again in every consumer is better than storing it."""
-        return (
-            self.instructions <= 2 and self.operands <= 2 and not self.slow and not self.indirect
-        )
+        return self.instructions <= 2 and self.operands <= 2 and not self.slow and not self.indirect
 
 
 def cost(*roots: Scalar) -> Cost:
@@ -114,10 +113,7 @@ def expression(results: tuple[Scalar, ...], shape: Shape, *, fold: bool) -> Expr
     order = list(walk(*results))
     leaves = [s for s in order if isinstance(s, Load | Index)]
     registers: dict[int, int] = {id(leaf): number for number, leaf in enumerate(leaves)}
-    operands = tuple(
-        _operand(leaf, registers, None if fold else shape)
-        for leaf in leaves
-    )
+    operands = tuple(_operand(leaf, registers, None if fold else shape) for leaf in leaves)
     immediates: dict[tuple[int, DType], int] = {}
     for scalar in order:
         if isinstance(scalar, Imm):
@@ -125,7 +121,7 @@ def expression(results: tuple[Scalar, ...], shape: Shape, *, fold: bool) -> Expr
             registers[id(scalar)] = len(leaves) + place
         elif isinstance(scalar, OnStep):
             raise TypeError("a schedule must be stored before an expression can read it")
-    code = []
+    code: list[Instruction] = []
     for scalar in order:
         if isinstance(scalar, Prim):
             registers[id(scalar)] = len(leaves) + len(immediates) + len(code)

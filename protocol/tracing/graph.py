@@ -20,20 +20,31 @@ from protocol.errors import TraceError
 from protocol.execution import Bits
 from protocol.float32 import POSITIVE_ZERO
 from protocol.ops import Op
-from protocol.program import DType, Expression, Flat, Fold, Kind, Node, Operand, Program, Shape, View
+from protocol.program import (
+    DType,
+    Expression,
+    Flat,
+    Fold,
+    Kind,
+    Node,
+    Operand,
+    Program,
+    Shape,
+    View,
+)
 from protocol.tracing import moves, schedule
 from protocol.tracing.emit import axes_of, cost, expression, is_whole
 from protocol.tracing.scalars import (
     Affine,
     Imm,
     Load,
-    OnStep,
     Place,
     Prim,
     Scalar,
     Scalars,
     walk,
 )
+from protocol.tracing.schedule import OnStep
 
 LANES: Final = 16
 HOIST: Final = 2
@@ -141,7 +152,9 @@ class Graph:
     def _compact(self, scalar: Scalar, shape: Shape) -> Load:
         """Store a scalar as a tensor of those axes that it depends on, and return the load."""
         used = sorted(a for a in axes_of(scalar) if shape[a] > 1)
-        to_compact = [Affine.of(used.index(a)) if a in used else Affine() for a in range(len(shape))]
+        to_compact = [
+            Affine.of(used.index(a)) if a in used else Affine() for a in range(len(shape))
+        ]
         small = moves.substitute(self.scalars, scalar, to_compact)
         number = self._map(small, tuple(shape[a] for a in used))
         back = [Affine.of(a) for a in used]
@@ -276,7 +289,5 @@ def _renumber(node: Node, numbers: dict[int, int]) -> Node:
 def _used_constants(nodes: list[Node], constants: list[Bits]) -> tuple[list[Node], list[Bits]]:
     used = sorted({n.index for n in nodes if n.kind is Kind.CONST})
     numbers = {old: new for new, old in enumerate(used)}
-    kept = [
-        replace(n, index=numbers[n.index]) if n.kind is Kind.CONST else n for n in nodes
-    ]
+    kept = [replace(n, index=numbers[n.index]) if n.kind is Kind.CONST else n for n in nodes]
     return kept, [constants[old] for old in used]

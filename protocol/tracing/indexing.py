@@ -19,7 +19,7 @@ from protocol.program import DType, Fold, Kind, Shape
 from protocol.tracing.elementwise import choose, number_of
 from protocol.tracing.graph import Value
 from protocol.tracing.lowering import Context, lowering
-from protocol.tracing.movement import identity, reshape_to
+from protocol.tracing.movement import identity, permuted, reshape_to
 from protocol.tracing.moves import substitute
 from protocol.tracing.scalars import Affine, Imm, Index, Load, Scalar
 
@@ -27,10 +27,9 @@ from protocol.tracing.scalars import Affine, Imm, Index, Load, Scalar
 def wrapped(ctx: Context, index: Value, size: int) -> Value:
     """Return an index with negative positions counted from the end, as torch's indexing does."""
     s, scalar = ctx.s, index.scalar
-    known = isinstance(scalar, Imm | Index) and not isinstance(scalar, Imm)
     if isinstance(scalar, Load) and ctx.graph.nodes[scalar.buffer].kind is Kind.SAMPLE:
         return index
-    if known and isinstance(scalar, Index):
+    if isinstance(scalar, Index):
         lowest = scalar.at.offset + sum(
             min(0, coef * (index.shape[axis] - 1))
             for axis, coef in scalar.at.terms
@@ -41,6 +40,13 @@ def wrapped(ctx: Context, index: Value, size: int) -> Value:
     back = s.op(Op.IADD, scalar, s.i32(size))
     made = s.op(Op.IWHERE, s.op(Op.ILT, scalar, s.i32(0)), back, scalar)
     return Value(index.shape, made, index.torch_dtype)
+
+
+def broadcast(values: Sequence[Value]) -> Shape:
+    """Return the shape that torch broadcasts these to; it has checked that they fit."""
+    rank = max(len(value.shape) for value in values)
+    padded = [(1,) * (rank - len(value.shape)) + value.shape for value in values]
+    return tuple(max(sizes) for sizes in zip(*padded, strict=True))
 
 
 def onto(ctx: Context, at: Affine, axes: Sequence[int], shape: Shape) -> Affine:
@@ -102,7 +108,7 @@ def index_tensor(ctx: Context, value: Value, indices: Sequence[Value | None]) ->
     tensors = [index for index in indices if index is not None]
     if any(index.torch_dtype == torch.bool for index in tensors):
         raise TraceError("a boolean index has a shape that depends on data")
-    common = tuple(torch.broadcast_shapes(*(index.shape for index in tensors)))
+    common = broadcast(tensors)
     together = given == list(range(given[0], given[-1] + 1))
     first = given[0] if together else 0
     free = [a for a in range(len(value.shape)) if a not in given]
@@ -113,9 +119,7 @@ def index_tensor(ctx: Context, value: Value, indices: Sequence[Value | None]) ->
     for axis, index in zip(given, tensors, strict=True):
         shift = first + len(common) - len(index.shape)
         at = ctx.index(wrapped(ctx, index, value.shape[axis]))
-        mapping[axis] = onto(
-            ctx, at, range(shift, shift + len(index.shape)), index.shape
-        )
+        mapping[axis] = onto(ctx, at, range(shift, shift + len(index.shape)), index.shape)
     return ctx.result(substitute(ctx.s, value.scalar, mapping))
 
 
@@ -123,7 +127,7 @@ def index_tensor(ctx: Context, value: Value, indices: Sequence[Value | None]) ->
 
 
 def scatter_sum(ctx: Context, index: Value, source: Value, rows: int) -> int:
-    """Return the node `[rows, *rest]` of sums of the rows of `source [K, *rest]` with that index."""
+    """Return the node `[rows, *rest]` that sums the rows of `source [K, *rest]` by index."""
     rest = source.shape[1:]
     k = 1 + len(rest)
     at = onto(ctx, ctx.index(index), [k], index.shape)
@@ -154,16 +158,14 @@ def embedding_dense_backward(
     if padding >= 0:
         s = ctx.s
         hit = s.op(Op.IEQ, flat.scalar, s.i32(padding))
-        flat = Value(
-            flat.shape, s.op(Op.IWHERE, hit, s.i32(-1), flat.scalar), flat.torch_dtype
-        )
+        flat = Value(flat.shape, s.op(Op.IWHERE, hit, s.i32(-1), flat.scalar), flat.torch_dtype)
     rows_of = reshape_to(ctx, gradient, (index.numel, gradient.shape[-1]))
     return ctx.from_node(scatter_sum(ctx, flat, rows_of, rows))
 
 
 def _flat_index(ctx: Context, indices: Sequence[Value], sizes: Shape) -> tuple[Value, Shape]:
     """Return several indices of leading axes as one into their product, and its shape."""
-    common = tuple(torch.broadcast_shapes(*(index.shape for index in indices)))
+    common = broadcast(indices)
     total: Scalar = ctx.s.i32(0)
     for index, size in zip(indices, sizes, strict=True):
         one = ctx.scalar(wrapped(ctx, index, size), torch.int64, common)
@@ -179,28 +181,37 @@ def index_put(
     source: Value,
     accumulate: bool = False,
 ) -> Value:
-    """Write or add rows by index into the leading axes."""
+    """Write or add rows by index."""
     tensors = [index for index in indices if index is not None]
-    if any(index is None for index in indices[: len(tensors)]):
-        raise TraceError("only leading axes can be written by index")
+    given = [a for a, index in enumerate(indices) if index is not None]
     if any(index.torch_dtype == torch.bool for index in tensors):
         raise TraceError("a boolean index has a shape that depends on data")
-    sizes, rest = base.shape[: len(tensors)], base.shape[len(tensors) :]
+    if given != list(range(given[0], given[-1] + 1)):
+        raise TraceError("the indexed axes do not stand together")
+    # Bring the indexed axes to the front, and those of the index likewise.
+    rank, first = len(base.shape), given[0]
+    order = [*given, *(a for a in range(rank) if a not in given)]
+    front = permuted(ctx, base, order)
+    sizes, rest = front.shape[: len(given)], front.shape[len(given) :]
     index, common = _flat_index(ctx, tensors, sizes)
+    written = (*base.shape[:first], *common, *base.shape[given[-1] + 1 :])
+    wide = Value(written, ctx.scalar(source, base.torch_dtype, written), base.torch_dtype)
+    moved = list(range(first, first + len(common)))
+    wide = permuted(ctx, wide, [*moved, *(a for a in range(len(written)) if a not in moved)])
     count, rows = math.prod(common), math.prod(sizes)
-    scalar = ctx.scalar(source, base.torch_dtype, (*common, *rest))
-    wide = Value((*common, *rest), scalar, base.torch_dtype)
     flat, lines = reshape_to(ctx, index, (count,)), reshape_to(ctx, wide, (count, *rest))
-    bottom = reshape_to(ctx, base, (rows, *rest))
+    bottom = reshape_to(ctx, front, (rows, *rest))
     if accumulate:
         if base.dtype is not DType.F32:
             raise TraceError("adding integers by index")
-        total = ctx.graph.read(scatter_sum(ctx, flat, lines, rows))
+        total: Scalar = ctx.graph.read(scatter_sum(ctx, flat, lines, rows))
         if not (isinstance(bottom.scalar, Imm) and bottom.scalar.bits == 0):
             total = ctx.s.op(Op.ADD, bottom.scalar, total)
     else:
         total = _last_write(ctx, flat, lines, bottom)
-    return reshape_to(ctx, Value((rows, *rest), total, base.torch_dtype), base.shape)
+    after = Value((rows, *rest), total, base.torch_dtype)
+    after = reshape_to(ctx, after, front.shape)
+    return permuted(ctx, after, [order.index(a) for a in range(rank)])
 
 
 def _last_write(ctx: Context, index: Value, source: Value, base: Value) -> Scalar:

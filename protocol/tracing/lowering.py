@@ -24,8 +24,9 @@ from protocol.tracing.bits import DTYPES, dtype_of, to_bits
 from protocol.tracing.capture import SAME, Capture
 from protocol.tracing.emit import cost
 from protocol.tracing.graph import Graph, Value
-from protocol.tracing.moves import row_major, substitute
-from protocol.tracing.scalars import Affine, Imm, Index, Load, OnStep, Scalar, Scalars, walk
+from protocol.tracing.moves import substitute
+from protocol.tracing.scalars import Affine, Imm, Index, Load, Scalar, Scalars, walk
+from protocol.tracing.schedule import OnStep
 
 Lowering = Callable[..., Any]
 
@@ -215,8 +216,8 @@ class Lowerer:
         function = LOWERINGS.get(name_of(node))
         if function is None:
             raise TraceError("this operation has no lowering to Bitcourt primitives")
-        args = fx.node.map_arg(node.args, self.value)
-        kwargs = fx.node.map_arg(node.kwargs, self.value)
+        value: Callable[[fx.Node], Any] = self.value
+        args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
         return function(Context(self.graph, node), *args, **kwargs)
 
     # Constants -----------------------------------------------------------------------------------
@@ -315,8 +316,3 @@ def _affine(array: np.ndarray[Any, np.dtype[np.int64]]) -> Affine | None:
                 [-1 if a == axis else 1 for a in range(array.ndim)]
             )
     return at if bool((expected == array).all()) else None
-
-
-def reshaped_strides(shape: Shape) -> tuple[int, ...]:
-    """Return row-major strides; here so that families need not import the algebra."""
-    return row_major(shape)

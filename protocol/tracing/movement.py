@@ -95,15 +95,19 @@ def unsqueeze(ctx: Context, value: Value, dim: int) -> Value:
 @lowering("permute.default", move=True)
 def permute(ctx: Context, value: Value, dims: Sequence[int]) -> Value:
     """Axis i of the result is axis `dims[i]` of the argument."""
-    rank = len(value.shape)
-    places = [d % rank for d in dims]
-    return ctx.moved(value, ctx.shape, [Affine.of(places.index(a)) for a in range(rank)])
+    return permuted(ctx, value, [d % len(value.shape) for d in dims])
+
+
+def permuted(ctx: Context, value: Value, order: Sequence[int]) -> Value:
+    """Return the tensor whose axis i is axis `order[i]` of `value`."""
+    mapping = [Affine.of(order.index(a)) for a in range(len(order))]
+    return ctx.moved(value, tuple(value.shape[a] for a in order), mapping)
 
 
 @lowering("t.default", move=True)
 def transpose2(ctx: Context, value: Value) -> Value:
     """Transpose a matrix."""
-    return permute(ctx, value, [1, 0]) if len(value.shape) == 2 else value
+    return permuted(ctx, value, [1, 0]) if len(value.shape) == 2 else value
 
 
 @lowering("transpose.int", move=True)
@@ -112,7 +116,7 @@ def transpose(ctx: Context, value: Value, first: int, second: int) -> Value:
     rank = len(value.shape)
     places = list(range(rank))
     places[first % rank], places[second % rank] = second % rank, first % rank
-    return permute(ctx, value, places)
+    return permuted(ctx, value, places)
 
 
 @lowering("expand.default", move=True)
@@ -129,9 +133,7 @@ def broadcast_in_dim(
 ) -> Value:
     """Axis i of the argument becomes axis `dims[i]`; all others are repeated."""
     del shape
-    mapping = [
-        Affine.of(d) if n > 1 else Affine() for d, n in zip(dims, value.shape, strict=True)
-    ]
+    mapping = [Affine.of(d) if n > 1 else Affine() for d, n in zip(dims, value.shape, strict=True)]
     return ctx.moved(value, ctx.shape, mapping)
 
 
@@ -228,14 +230,12 @@ def widen(
     return Value(shape, load, value.torch_dtype)
 
 
-def _widened(
-    value: Value, axis: int, start: int, step: int, fill: int
-) -> tuple[Place, ...] | None:
+def _widened(value: Value, axis: int, start: int, step: int, fill: int) -> tuple[Place, ...] | None:
     """Return the places of a load with a window on one axis, or None if it has no such form."""
     load, n = value.scalar, value.shape[axis]
     if not isinstance(load, Load):
         return None
-    window = Place(n, Affine.of(axis, 1, -start), 0, n, step)
+    window = Place(n, Affine.of(axis, 1, -start), 0, n, step, inside=False)
     if n == 1:
         return (*load.places, window) if load.fill == fill else None
     places, found = [], 0
@@ -261,10 +261,14 @@ def constant_pad_nd(ctx: Context, value: Value, pad: Sequence[int], number: floa
         axis = len(value.shape) - 1 - i
         before, after = pad[2 * i], pad[2 * i + 1]
         if before < 0 or after < 0:
-            raise NotImplementedError("negative padding")
-        if before or after:
-            size = result.shape[axis] + before + after
-            result = widen(ctx, result, axis, size, before, 1, fill.bits)
+            size = result.shape[axis] + min(before, 0) + min(after, 0)
+            mapping = identity(len(value.shape))
+            mapping[axis] = Affine.of(axis, 1, max(-before, 0))
+            shape = (*result.shape[:axis], size, *result.shape[axis + 1 :])
+            result = ctx.moved(result, shape, mapping)
+        if before > 0 or after > 0:
+            size = result.shape[axis] + max(before, 0) + max(after, 0)
+            result = widen(ctx, result, axis, size, max(before, 0), 1, fill.bits)
     return result
 
 

@@ -8,6 +8,7 @@ reshapes that merge axes: those work only where every leaf is affine in the merg
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace as replace_fields
 
 from protocol.program import Shape
 from protocol.tracing.scalars import (
@@ -15,12 +16,12 @@ from protocol.tracing.scalars import (
     Imm,
     Index,
     Load,
-    OnStep,
     Place,
     Prim,
     Scalar,
     Scalars,
 )
+from protocol.tracing.schedule import OnStep
 
 
 def rewrite(scalars: Scalars, root: Scalar, change: Callable[[Affine], Affine]) -> Scalar:
@@ -66,7 +67,7 @@ class Rewriter:
             else:
                 direct = direct.plus(Affine.of(axis, coef))
         at = self._change(direct).plus(inner)
-        return Place(place.size, at, place.lo, place.hi, place.dilation)
+        return replace_fields(place, at=at)
 
 
 def substitute(scalars: Scalars, root: Scalar, mapping: Sequence[Affine]) -> Scalar:
@@ -112,8 +113,11 @@ def merge(scalars: Scalars, root: Scalar, first: int, sizes: Shape) -> Scalar:
                 moved = axis - count + 1 if isinstance(axis, int) and axis >= first else axis
                 result = result.plus(Affine.of(moved, coef))
         unit = {c // s for c, s, n in zip(coefs, strides, sizes, strict=True) if n > 1}
-        exact = all(c == next(iter(unit)) * s for c, s, n in zip(coefs, strides, sizes, strict=True)
-                    if n > 1)
+        exact = all(
+            c == next(iter(unit)) * s
+            for c, s, n in zip(coefs, strides, sizes, strict=True)
+            if n > 1
+        )
         if len(unit) > 1 or not exact:
             raise NotAffine
         return result.plus(Affine.of(first), unit.pop()) if unit else result

@@ -133,7 +133,7 @@ class OptimizerStep:
                 done = float(self._optimizer.state.get(parameter, {}).get("step", 0))
                 optimizer.state[clone]["step"] = step + done
         # Otherwise Adam insists on an accelerator, or reads its counter as a Python number.
-        with mock.patch("torch.compiler.is_compiling", lambda: True):
+        with mock.patch("torch.compiler.is_compiling", return_value=True):
             optimizer.step()
         return clones, [optimizer.state[clones[s.parameter]][s.key] for s in self.slots]
 
@@ -151,4 +151,4 @@ class OptimizerStep:
             numbers = [self._numbers[id(p)] for p in group["params"] if id(p) in self._numbers]
             if numbers:
                 groups.append({**options, "params": [clones[n] for n in numbers]})
-        return type(self._optimizer)(groups)
+        return type(self._optimizer)(groups)  # type: ignore[call-arg]

@@ -33,7 +33,7 @@ def reduced_axes(value: Value, dims: Dims) -> list[int]:
 
 
 def reduce(ctx: Context, fold: Fold, value: Value, term: Scalar, axes: list[int]) -> int:
-    """Fold `term`, over the axes of `value`, along `axes`; return the node (reduced axes dropped)."""
+    """Fold `term`, over the axes of `value`, along `axes`, which the node returned lacks."""
     kept = [a for a in range(len(value.shape)) if a not in axes]
     order = [*kept, *axes]
     mapping = [

@@ -10,6 +10,7 @@ moves such as permute only substitute axes (`protocol.tracing.moves`).
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -62,18 +63,23 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One source coordinate: `place / dilation`, inside `[lo, hi)` of `size`."""
+    """One source coordinate: `at / dilation`, which has to lie in `[lo, hi)` of `size`.
+
+    `inside` says that it always does, for the coordinates of the tensor at hand.
+    """
 
     size: int
     at: Affine
     lo: int
     hi: int
     dilation: int = 1
+    inside: bool = True
 
     @property
     def plain(self) -> bool:
         """Whether it can't be outside (no bounds, no dilation, no indirect term)."""
-        return self.lo == 0 and self.hi == self.size and self.dilation == 1 and self.at.direct
+        whole = self.lo == 0 and self.hi == self.size and self.dilation == 1
+        return self.inside and whole and self.at.direct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,8 +233,6 @@ def _is(scalar: Scalar, bits: int) -> bool:
 def _number(bits: int) -> float:
     if float32.is_nan(float32.Float32(bits)):
         return math.nan
-    import struct
-
     return float(struct.unpack("<f", struct.pack("<I", bits))[0])
 
 

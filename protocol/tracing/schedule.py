@@ -93,14 +93,17 @@ def table(formula: OnStep) -> tuple[npt.NDArray[np.uint32], int] | None:
 
     None if the formula is not constant after `LONGEST_TABLE` steps.
     """
-    values = evaluate(formula, np.arange(LONGEST_TABLE, dtype=np.float64))
-    later = evaluate(formula, np.geomspace(LONGEST_TABLE, FAR, 64))
+    (limit,) = _patterns(formula, np.array([FAR]))
+    for tried in (1 << 10, 1 << 15, LONGEST_TABLE):
+        later = _patterns(formula, np.geomspace(tried, FAR, 256))
+        if (later == limit).all():
+            patterns = _patterns(formula, np.arange(tried, dtype=np.float64))
+            changing = np.flatnonzero(patterns != limit)
+            length = int(changing[-1]) + 1 if changing.size else 0
+            return patterns[:length].copy(), int(limit)
+    return None
+
+
+def _patterns(formula: OnStep, t: Doubles) -> npt.NDArray[np.uint32]:
     with np.errstate(over="ignore"):
-        patterns = values.astype(np.float32).view(np.uint32)
-        limit = int(later.astype(np.float32).view(np.uint32)[-1])
-        settled = bool((later.astype(np.float32).view(np.uint32) == limit).all())
-    changing = np.flatnonzero(patterns != limit)
-    if not settled or (changing.size and changing[-1] == LONGEST_TABLE - 1):
-        return None
-    length = int(changing[-1]) + 1 if changing.size else 0
-    return patterns[:length].copy(), limit
+        return evaluate(formula, t).astype(np.float32).view(np.uint32)

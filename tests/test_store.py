@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nothing that lies in a store is believed before it hashes to its root."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from protocol import encoding
+from protocol.commitments import state_root
+from protocol.encoding import program_root
+from protocol.errors import ArtifactError
+from protocol.execution import Bits
+from protocol.ops import Op
+from protocol.program import DType, Expression, Flat, Instruction, Kind, Node, Program
+from protocol.store import MAX_PROGRAM_BYTES, Store
+
+LAYOUT = [(DType.F32, (2, 3)), (DType.I32, (4,)), (DType.F32, ())]
+NAMES = ("model.weight", "count", "rate")
+
+
+def tensors() -> list[Bits]:
+    return [
+        np.arange(6, dtype=np.uint32).reshape(2, 3),
+        np.array([0, 1, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32),
+        np.array(0x3F800000, np.uint32),
+    ]
+
+
+def a_program() -> Program:
+    double = Expression((Flat(0),), (), (Instruction(Op.ADD, (0, 0)),), (1,))
+    nodes = (
+        Node(Kind.INPUT, DType.F32, (2, 3), index=0),
+        Node(Kind.MAP, DType.F32, (2, 3), expression=double),
+        Node(Kind.OUTPUT, DType.F32, (2, 3), index=1),
+    )
+    return Program(nodes, 1, state_names=("model.weight",))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def file_of(tmp_path: Path, root: bytes) -> Path:
+    return tmp_path / "store" / "tensors" / f"{root.hex()}.safetensors"
+
+
+@given(st.lists(st.integers(0, 0xFFFFFFFF), min_size=1, max_size=300))
+def test_every_bit_pattern_comes_back(patterns: list[int]) -> None:
+    tensor = np.array([*patterns, 0x7FC00001, 0xFFFFFFFF, 0x80000000, 1], np.uint32)
+    memory = Store(f"memory://{uuid.uuid4().hex}")
+    layout = [(DType.F32, (tensor.size,)), (DType.I32, (tensor.size,))]
+    root = memory.put_tensors([tensor, tensor], layout, ("a", "b"))
+    for found in memory.get_tensors(root, layout):
+        assert np.array_equal(found, tensor)
+
+
+@pytest.mark.parametrize("url", ["file://{}/store", "{}/store", "memory://{}"])
+def test_a_store_is_a_directory_or_a_url(url: str, tmp_path: Path) -> None:
+    one, other = Store(url.format(tmp_path)), Store(url.format(tmp_path))
+    root = one.put_tensors(tensors(), LAYOUT, NAMES)
+    assert root == state_root(tensors())
+    assert other.has_tensors(root) and not other.has_tensors(bytes(32))
+    for found, put in zip(other.get_tensors(root, LAYOUT), tensors(), strict=True):
+        assert found.shape == put.shape and np.array_equal(found, put)
+    program = a_program()
+    found_program = other.get_program(one.put_program(program))
+    assert found_program == program and found_program.state_names == program.state_names
+
+
+def test_names_from_a_program_never_reach_the_file_system(store: Store, tmp_path: Path) -> None:
+    hostile = ("../../escape", "/etc/passwd", "a\x00b\nc")
+    root = store.put_tensors(tensors(), LAYOUT, hostile)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [file_of(tmp_path, root)]
+    assert len(store.get_tensors(root, LAYOUT)) == 3
+
+
+def test_what_is_missing_is_named(store: Store) -> None:
+    with pytest.raises(ArtifactError, match=r"tensors/0000.* is not in the store"):
+        store.get_tensors(bytes(32), LAYOUT)
+    with pytest.raises(ArtifactError, match=r"programs/0000.* is not in the store"):
+        store.get_program(bytes(32))
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, -1])
+def test_a_truncated_file_is_refused(store: Store, tmp_path: Path, length: int) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    path = file_of(tmp_path, root)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        store.get_tensors(root, LAYOUT)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 255))
+def test_any_changed_byte_is_refused_or_means_the_same(place: int, change: int) -> None:
+    memory = Store(f"memory://{uuid.uuid4().hex}")
+    root = memory.put_tensors(tensors(), LAYOUT, NAMES)
+    path = memory._path(f"tensors/{root.hex()}.safetensors")
+    data = bytearray(memory._fs.cat_file(path))
+    data[place % len(data)] ^= change
+    memory._fs.pipe_file(path, bytes(data))
+    try:
+        found = memory.get_tensors(root, LAYOUT)
+    except ArtifactError:
+        return
+    assert state_root(found) == root  # only a name was changed
+
+
+def test_tensors_under_another_root_are_refused(store: Store, tmp_path: Path) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    other = store.put_tensors([t ^ np.uint32(1) for t in tensors()], LAYOUT, NAMES)
+    file_of(tmp_path, other).replace(file_of(tmp_path, root))
+    with pytest.raises(ArtifactError, match=other.hex()):
+        store.get_tensors(root, LAYOUT)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        LAYOUT[:2],
+        [*LAYOUT, (DType.F32, (1,))],
+        [(DType.F32, (3, 2)), *LAYOUT[1:]],
+        [(DType.I32, (2, 3)), *LAYOUT[1:]],
+        [LAYOUT[1], LAYOUT[0], LAYOUT[2]],
+    ],
+)
+def test_another_layout_than_the_programs_is_refused(
+    store: Store, layout: list[tuple[DType, tuple[int, ...]]]
+) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    with pytest.raises(ArtifactError, match="the program demands|tensors, not"):
+        store.get_tensors(root, layout)
+
+
+def test_an_oversized_file_is_refused_before_it_is_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    program = store.put_program(a_program())
+
+    def read(*_: object, **__: object) -> bytes:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(store._fs, "cat_file", read)
+    os.truncate(file_of(tmp_path, root), 1 << 40)  # sparse: it takes no space
+    with pytest.raises(ArtifactError, match="more than the"):
+        store.get_tensors(root, LAYOUT)
+    os.truncate(tmp_path / "store" / "programs" / program.hex(), MAX_PROGRAM_BYTES + 1)
+    with pytest.raises(ArtifactError, match="more than the"):
+        store.get_program(program)
+
+
+def test_a_damaged_or_exchanged_program_is_refused(store: Store, tmp_path: Path) -> None:
+    root = store.put_program(a_program())
+    path = tmp_path / "store" / "programs" / root.hex()
+    good = path.read_bytes()
+    for damaged in (b"", good[:-1], good[:40], good + b"\0"):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="damaged"):
+            store.get_program(root)
+    nodes = a_program().nodes
+    other = Program((nodes[0], Node(Kind.OUTPUT, DType.F32, (2, 3), index=0)), 1)
+    path.write_bytes(encoding.dump(other))
+    with pytest.raises(ArtifactError, match=program_root(other).hex()):
+        store.get_program(root)
+
+
+def test_pickles_are_never_loaded(store: Store, tmp_path: Path) -> None:
+    import pickle
+
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    file_of(tmp_path, root).write_bytes(pickle.dumps(tensors()))
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        store.get_tensors(root, LAYOUT)
+
+
+def test_more_tensors_than_demanded_are_refused(store: Store, tmp_path: Path) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    extra = {f"{i:05d}": np.zeros(1, np.float32) for i in range(50)}
+    file_of(tmp_path, root).write_bytes(save(extra))
+    with pytest.raises(ArtifactError, match="holds 50 tensors, not 3"):
+        store.get_tensors(root, LAYOUT)
+
+
+def test_a_write_that_fails_leaves_nothing_that_a_reader_could_see(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = state_root(tensors())
+    write = store._fs.pipe_file
+
+    def half(path: str, data: bytes) -> None:
+        write(path, data[: len(data) // 2])
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._fs, "pipe_file", half)
+        with pytest.raises(ArtifactError, match="no space left"):
+            store.put_tensors(tensors(), LAYOUT, NAMES)
+    assert not store.has_tensors(root)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]  # nor is rubbish left
+    store.put_tensors(tensors(), LAYOUT, NAMES)
+    assert len(store.get_tensors(root, LAYOUT)) == 3
+
+
+@pytest.mark.parametrize("url", ["nosuchscheme://x", "http+odd://"])
+def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
+    with pytest.raises(ArtifactError, match="as a store"):
+        Store(url)
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        Store(str(tmp_path / "file")).put_tensors(tensors(), LAYOUT, NAMES)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tracer cannot lower is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from protocol.errors import TraceError
+from protocol.tracing import trace
+from tests.tracing_support import (
+    CLASSES,
+    Apply,
+    labels,
+    numbers,
+    sgd,
+    small_mlp,
+)
+
+
+class Sorted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(5, 3), Apply(lambda x: x.sort(1).values))
+        self.inner[1].before = nn.Linear(3, 6)
+        self.inner[1].after = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def refused(module: nn.Module, dataset: tuple[Tensor, ...] = CLASSES, **options: Any) -> str:
+    make = options.pop("make", sgd())
+    loss = options.pop("loss", F.cross_entropy)
+    with pytest.raises(TraceError) as caught:
+        trace(module, loss, make(module.parameters()), dataset=dataset, batch_size=4)
+    return str(caught.value)
+
+
+def test_an_operation_without_lowering_is_named_with_its_module() -> None:
+    message = refused(Sorted())
+    assert "aten.sort" in message
+    assert "inner.1 (Apply)" in message
+
+
+def test_float64_is_refused_by_name() -> None:
+    assert "0.weight has dtype torch.float64" in refused(small_mlp().double())
+    data = (CLASSES[0].double(), CLASSES[1])
+    assert "dataset[0] has dtype torch.float64" in refused(small_mlp(), data)
+
+
+def test_half_precision_is_refused_by_name() -> None:
+    assert "torch.float16" in refused(
+        Apply(lambda x: x.half().float()), (numbers(9, 5), labels(9, 2))
+    )
+
+
+def test_an_unknown_optimizer_is_refused_by_name() -> None:
+    assert "Adagrad" in refused(small_mlp(), make=torch.optim.Adagrad)
+
+
+def test_a_loss_that_is_no_number_is_refused() -> None:
+    loss = lambda output, target: F.cross_entropy(output, target, reduction="none")  # noqa: E731
+    assert "one floating-point number" in refused(small_mlp(), loss=loss)
+
+
+def test_shapes_that_depend_on_data_are_refused() -> None:
+    assert "torch cannot trace" in refused(Apply(lambda x: x * int(x.sum().item())))
+
+
+def test_a_general_power_is_refused() -> None:
+    assert "exponent 1.7" in refused(
+        Apply(lambda x: x.abs() ** 1.7, 6), (numbers(9, 5), labels(9, 2))
+    )
+
+
+def test_labels_beyond_32_bits_are_refused() -> None:
+    assert "do not fit 32 bits" in refused(small_mlp(), (CLASSES[0], CLASSES[1] + (1 << 40)))
