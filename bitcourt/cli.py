@@ -292,7 +292,8 @@ def observe(rpc: str, deployment: Path) -> Any:
     from protocol.chain.deployment import Deployment
     from protocol.market import Market
 
-    return Market(Chain.connect(rpc), Deployment.load(deployment), new_account())
+    found = Deployment.load(deployment)
+    return Market(Chain.connect(rpc), found, new_account())
 
 
 def main() -> None:

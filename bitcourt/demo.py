@@ -56,7 +56,8 @@ def run_demo(out: Path, console: Console) -> dict[str, Any]:
             dispute=False,
         ),
         "cheater": Scenario(
-            f"the solver flips the last bit of one element in every step; {source_of(program, node)}",
+            "the solver flips the last bit of one element of one node in every step: "
+            + source_of(program, node),
             Status.SLASHED,
             lambda _: lie,
             verifiers=(Verifier,) * 2,

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 from eth_account import Account as EthAccount
-from eth_keys.exceptions import ValidationError
 from eth_utils.crypto import keccak
 
 from protocol.chain.client import Account, new_account
@@ -18,6 +17,8 @@ from protocol.errors import UsageError
 KEY_VARIABLE = "BITCOURT_KEY"
 PASSWORD_VARIABLE = "BITCOURT_PASSWORD"
 DEVELOPMENT_ACCOUNTS = 10
+_GROUP_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+"""Of secp256k1 (SEC 2, section 2.4.1): private keys are below it."""
 
 
 def development_account(index: int) -> Account:
@@ -43,8 +44,11 @@ def load_account(keystore: Path | None, development: int | None = None) -> Accou
             "private key"
         )
     try:
-        return new_account(key)
-    except (ValueError, ValidationError):
+        private_key = bytes.fromhex(key.removeprefix("0x"))
+        if len(private_key) != 32 or not 0 < int.from_bytes(private_key) < _GROUP_ORDER:
+            raise ValueError
+        return new_account(private_key)
+    except ValueError:
         raise UsageError(f"{KEY_VARIABLE} does not hold a private key of 32 bytes in hex") from None
 
 

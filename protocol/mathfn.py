@@ -115,6 +115,19 @@ _ERF_FAR: Final = (
 )  # fmt: skip
 """-log(1 - erf(x)) on 15/16 <= x <= 3.95: error of erf(x) below 2^-34."""
 
+_SIN: Final = (-0.16666667, 0.00833338, -0.00019853511, 2.837512e-06)
+"""(sin(r) / r - 1) / r^2 in powers of r^2 on |r| <= 0.7855: error below 2^-32 of sin(r)."""
+_COS: Final = (-0.5, 0.041666646, -0.0013887301, 2.4430661e-05)
+"""(cos(r) - 1) / r^2 in powers of r^2 on |r| <= 0.7855: error below 2^-32 of cos(r)."""
+TWO_OVER_PI: Final = 0.63661977236758134308
+HALF_PI: Final = (
+    float.fromhex("0x1.921fb6p+0"), float.fromhex("-0x1.777a5cp-25"),
+    float.fromhex("-0x1.ee59dap-50"),
+)  # fmt: skip
+"""pi / 2 as a sum of three binary32 numbers."""
+LARGEST_ANGLE: Final = 65536.0
+"""Sine and cosine of larger angles are NaN: their reduction would take more of pi."""
+
 
 def polynomial(e: Emitter[Value], x: Value, coefficients: Sequence[float]) -> Value:
     """Return `sum of coefficients[i] * x^i` by Horner's rule, one FMA a degree."""
@@ -294,3 +307,40 @@ def sigmoid(e: Emitter[Value], x: Value) -> Value:
 def rsqrt(e: Emitter[Value], x: Value) -> Value:
     """Return 1 / sqrt(x), both operations rounded. At most 1.5 ulp; 2 instructions."""
     return e.op(Op.DIV, e.f32(1.0), e.op(Op.SQRT, x))
+
+
+def _quadrant(e: Emitter[Value], x: Value) -> tuple[Value, Value]:
+    """Return `(n, r)`, the last bits of n as i32, with `x = n * pi / 2 + r` and |r| <= 0.7855.
+
+    The first FMA is exact: the product has no bits below 2^-23, where those of x end if n is not 0.
+    """
+    shifted = e.op(Op.FMA, x, e.f32(TWO_OVER_PI), e.f32(ROUNDER))
+    whole = e.op(Op.SUB, shifted, e.f32(ROUNDER))
+    r = x
+    for part in HALF_PI:
+        r = e.op(Op.FMA, whole, e.f32(-part), r)
+    return e.op(Op.F2BITS, shifted), r
+
+
+def _wave(e: Emitter[Value], n: Value, r: Value, x: Value) -> Value:
+    """Return sin(n * pi / 2 + r), or NaN where x is too large."""
+    square = e.op(Op.MUL, r, r)
+    sine = e.op(Op.FMA, e.op(Op.MUL, square, r), polynomial(e, square, _SIN), r)
+    cosine = e.op(Op.FMA, square, polynomial(e, square, _COS), e.f32(1.0))
+    value = e.op(Op.WHERE, e.op(Op.AND, n, e.i32(1)), cosine, sine)
+    sign = e.op(Op.SHL, e.op(Op.AND, n, e.i32(2)), e.i32(30))
+    value = e.op(Op.BITS2F, e.op(Op.XOR, e.op(Op.F2BITS, value), sign))
+    inside = e.op(Op.LE, e.op(Op.ABS, x), e.f32(LARGEST_ANGLE))
+    return e.op(Op.WHERE, inside, value, e.f32(NAN))
+
+
+def sin(e: Emitter[Value], x: Value) -> Value:
+    """Return the sine for |x| <= 65,536, else NaN. At most 1 ulp; 28 instructions."""
+    n, r = _quadrant(e, x)
+    return _zero_keeps_sign(e, _wave(e, n, r, x), x)
+
+
+def cos(e: Emitter[Value], x: Value) -> Value:
+    """Return the cosine for |x| <= 65,536, else NaN. At most 1 ulp; 27 instructions."""
+    n, r = _quadrant(e, x)
+    return _wave(e, e.op(Op.IADD, n, e.i32(1)), r, x)

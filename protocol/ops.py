@@ -71,8 +71,19 @@ SIGNATURES: dict[Op, Signature] = {
     **{
         op: Signature("ii", "i")
         for op in (
-            Op.IADD, Op.ISUB, Op.IMUL, Op.UMULH, Op.AND, Op.OR, Op.XOR,
-            Op.SHL, Op.SHR, Op.SAR, Op.IEQ, Op.ILT, Op.ULT,
+            Op.IADD,
+            Op.ISUB,
+            Op.IMUL,
+            Op.UMULH,
+            Op.AND,
+            Op.OR,
+            Op.XOR,
+            Op.SHL,
+            Op.SHR,
+            Op.SAR,
+            Op.IEQ,
+            Op.ILT,
+            Op.ULT,
         )
     },
     Op.IWHERE: Signature("iii", "i"),

@@ -22,12 +22,11 @@ class Status(IntEnum):
     COMMITTED = 3
     STARTING = 4
     SEALING = 5
-    ENDING = 6
-    REVEALING = 7
-    WINDOW = 8
-    SETTLED = 9
-    SLASHED = 10
-    EXPIRED = 11
+    REVEALING = 6
+    WINDOW = 7
+    SETTLED = 8
+    SLASHED = 9
+    EXPIRED = 10
 
     @property
     def final(self) -> bool:

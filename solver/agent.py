@@ -2,8 +2,8 @@
 """The solver: bids, trains, commits, opens, defends. What to do next follows from the chain alone.
 
 `Solver.handlers` is the whole behaviour: for each status of a task, what a solver does. `poll` asks
-the chain for each task's status and makes the moves that are due, so a solver that was killed at any
-moment goes on where the chain says it stands.
+the chain for each task's status and makes the moves that are due, so a solver that was killed at
+any moment goes on where the chain says it stands.
 """
 
 from __future__ import annotations

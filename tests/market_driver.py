@@ -31,7 +31,7 @@ from tests.market_chain import GAS, Chain, Deployed, Done, Mark, Refused, label,
 STAKE = ETHER  # of a verifier's slot
 FUNDS = 1_000 * ETHER  # what everybody has deposited
 BUDGET = 10 * ETHER
-BURN_ADDRESS = bytes.fromhex("000000000000000000000000000000000000dead")
+BURN_ADDRESS = bytes.fromhex("dead".zfill(40))
 NOBODY = bytes(20)
 BLOCK_SECONDS = 12
 
@@ -108,20 +108,16 @@ class World:
     def burned(self) -> int:
         return self.evm.balance(BURN_ADDRESS)
 
-    @property
-    def now(self) -> int:
-        return self.evm.timestamp
-
     def wait(self, seconds: int = BLOCK_SECONDS, blocks: int = 1) -> None:
         self.evm.mine(blocks=blocks, seconds=seconds)
 
     def wait_beyond(self, timestamp: int) -> None:
         """Goes to the first second after a deadline."""
-        self.wait(timestamp - self.now + 1)
+        self.wait(timestamp - self.evm.timestamp + 1)
 
     def wait_until(self, timestamp: int) -> None:
         """Goes to the last second of a deadline."""
-        self.wait(timestamp - self.now)
+        self.wait(timestamp - self.evm.timestamp)
 
     def decide(self, dispute: int, *, convicted: bool) -> Done:
         """The mock game's verdict; the market's events."""
@@ -159,10 +155,7 @@ class World:
         before = self.picture()
         with pytest.raises(Refused) as caught:
             yield
-        expected = tuple(
-            label(a) if isinstance(a, str) else "0x" + a.hex() if _is_address(a) else a
-            for a in arguments
-        )
+        expected = tuple(_as_argument(argument) for argument in arguments)
         assert (caught.value.error, caught.value.arguments) == (error, expected)
         assert self.picture() == before
 
@@ -203,8 +196,10 @@ class World:
         assert self.evm.balance(self.market.address) == self.owed()
 
 
-def _is_address(value: Any) -> bool:
-    return isinstance(value, bytes) and len(value) == 20
+def _as_argument(value: Any) -> Any:
+    """Text and addresses as decoded errors have them."""
+    is_address = isinstance(value, bytes) and len(value) == 20
+    return label(value) if isinstance(value, str) else "0x" + value.hex() if is_address else value
 
 
 @dataclass
@@ -250,9 +245,7 @@ class Task:
 
     def call(self, function: str, *args: Any, sender: bytes = STRANGER) -> Done:
         """An entry point that takes the terms after the id."""
-        done = self.world.send(function, self.id, self.spec.as_abi(), *args, sender=sender)
-        self.gas[function] = max(done.gas, self.gas.get(function, 0))
-        return done
+        return self.plain(function, self.spec.as_abi(), *args, sender=sender)
 
     def plain(self, function: str, *args: Any, sender: bytes = STRANGER) -> Done:
         """An entry point that takes only the id before its other arguments."""
@@ -266,9 +259,7 @@ class Task:
     def append(self, size: int, **changes: Any) -> Done:
         """The solver appends up to `size` leaves; `root`, `proof` and `sender` may be changed."""
         old, tree = self.state.log_size, self.log(min(size, self.spec.segments + 1))
-        proof = tree.inclusion_proof(0) if old == 0 else []
-        if 0 < old < tree.size:
-            proof = tree.consistency_proof(old)
+        proof = tree.consistency_proof(old) if 0 < old < tree.size else tree.inclusion_proof(0)
         root, proof = changes.get("root", tree.root), changes.get("proof", proof)
         return self.call("append", size, root, proof, sender=changes.get("sender", SOLVER))
 
@@ -312,9 +303,6 @@ class Task:
 
     # Everybody honest.
 
-    def _post_to_bidding(self) -> None:
-        self.call("bid", BUDGET * 8 // 10, sender=SOLVER)
-
     def _train(self) -> None:
         self.world.wait_beyond(self.state.deadline)
         self.call("assign")
@@ -349,7 +337,7 @@ class Task:
             Status.WINDOW: Task._settle,
         }
         if self.state.status == Status.BIDDING and raw(self.state.solver) == NOBODY:
-            self._post_to_bidding()
+            self.call("bid", BUDGET * 8 // 10, sender=SOLVER)
         while self.state.status != status:
             steps[self.state.status](self)
         return self

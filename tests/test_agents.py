@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bitcourt.lab.money import check_money
-from bitcourt.lab.simulation import run_scenario
-from bitcourt.lab.scenarios import SCENARIOS, flip
 from bitcourt.lab.cheats import is_dot, lying
+from bitcourt.lab.money import check_money
+from bitcourt.lab.scenarios import SCENARIOS, flip
+from bitcourt.lab.simulation import run_scenario
 from bitcourt.lab.small import small_job
 from bitcourt.lab.stage import ETHER, Stage
 from bitcourt.lab.stubborn import StubbornSolver
@@ -134,7 +134,9 @@ def test_a_solver_that_lost_its_checkpoints_trains_again(stage: Stage) -> None:
     a_solver(market, stage.directory).poll()  # the first half
     assert market.state(task).log_size == 3
     # The last checkpoint was cut short and the index lists it.
-    found = sorted((stage.directory / "solver").rglob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    found = sorted(
+        (stage.directory / "solver").rglob("*.safetensors"), key=lambda p: p.stat().st_mtime
+    )
     found[-1].write_bytes(found[-1].read_bytes()[:100])
     a_solver(market, stage.directory).poll()
     assert market.state(task).status == Status.COMMITTED
@@ -235,7 +237,8 @@ def test_a_verifier_that_gets_no_bytes_reports_it_and_keeps_its_stake(stage: Sta
     )
     verifier = outcome.verifiers[0]
     reports = [r for _, r in stage.ledger.receipts if r.function == "reportUnavailable"]
-    assert reports and not stage.ledger.events("VerifierSlashed")
+    assert reports
+    assert not stage.ledger.events("VerifierSlashed")
     assert verifier.market.view("verifierOf", verifier.market.address)[1] == 1
     assert all(seat.state != SeatState.SEALED for seat in verifier.market.seats(outcome.task))
 

@@ -26,7 +26,7 @@ def test_every_status_has_its_row_in_the_protocol_page() -> None:
     table = (ROOT / "docs/protocol.md").read_text()
     rows = " ".join(re.findall(r"^\| ([A-Z][A-Za-z, ]+) \|", table, re.MULTILINE))
     for status in Status:
-        if status not in (Status.NONE, Status.ENDING):
+        if status is not Status.NONE:
             assert status.name.capitalize() in rows
 
 

@@ -250,7 +250,7 @@ def test_after_the_deadline_one_seal_is_enough_and_none_is_not() -> None:
     task.open_ends()
     state = task.state
     assert state.status == Status.REVEALING
-    assert state.deadline == task.world.now + SPEC.audit_window
+    assert state.deadline == task.world.evm.timestamp + SPEC.audit_window
     assert state.final_root == task.claimed[8]
 
 
@@ -331,7 +331,7 @@ def test_the_window_opens_when_all_have_revealed_or_may_no_longer() -> None:
     mark = task.world.evm.mark()
     task.reveal(task.drawn[1])
     task.call("openWindow")
-    assert task.state.deadline == task.world.now + SPEC.challenge_window
+    assert task.state.deadline == task.world.evm.timestamp + SPEC.challenge_window
     for function, sender in (("openWindow", STRANGER), ("reveal", task.drawn[0])):
         arguments = [nonce(sender), task.digests()] if function == "reveal" else []
         call = task.plain if function == "reveal" else task.call

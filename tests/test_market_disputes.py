@@ -77,9 +77,7 @@ def test_the_last_run_ends_with_the_training_and_not_with_its_segment() -> None:
     assert event["context"][6:8] == (0, SPEC.steps)
 
 
-@pytest.mark.parametrize(
-    "status", [s for s in (*list(Status)[1:7], Status.SETTLED) if s != Status.ENDING]
-)
+@pytest.mark.parametrize("status", [*list(Status)[1:6], Status.SETTLED])
 def test_disputes_open_only_while_ends_are_known_and_the_task_lives(status: Status) -> None:
     task = at(status)
     with task.world.refuses("WrongStatus", task.id, status):

@@ -40,7 +40,7 @@ def outsider(task: Task) -> bytes:
 def test_the_draw_takes_a_slot_of_each_drawn_verifier_and_starts_the_audit() -> None:
     task = at(Status.COMMITTED)
     done = task.draw()
-    assert done.event("Drawn")["deadline"] == task.world.now + SPEC.audit_window
+    assert done.event("Drawn")["deadline"] == task.world.evm.timestamp + SPEC.audit_window
     assert task.state.status == Status.STARTING
     assert [raw(e["verifier"]) for e in done.all("SeatDrawn")] == task.drawn
     assert [(e["first"], e["count"]) for e in done.all("RunDrawn")] == [

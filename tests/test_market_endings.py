@@ -27,7 +27,7 @@ from tests.market_driver import (
     role,
 )
 
-LIVE = [s for s in list(Status)[1:9] if s != Status.ENDING]
+LIVE = list(Status)[1:8]
 FEES = SPEC.committee * SPEC.verifier_fee
 
 
@@ -75,7 +75,7 @@ def test_a_redraw_is_due_when_nobody_sealed_in_time() -> None:
     state = task.state
     assert (state.status, state.round, task.seats) == (Status.COMMITTED, 1, [])
     assert state.draw_block == world.evm.number + 1
-    assert state.deadline == world.now + SPEC.audit_window
+    assert state.deadline == world.evm.timestamp + SPEC.audit_window
     with world.refuses("WrongStatus", task.id, Status.COMMITTED):
         task.call("redraw")
     world.assert_solvent()
@@ -151,6 +151,20 @@ def test_what_was_opened_is_never_audited_as_sealed_again() -> None:
         seen |= task.segments_drawn
     assert len(seen) >= 1
     assert not {segment + 1 for segment in seen} & known  # leaf s + 1 is the end of segment s
+
+
+def test_the_final_checkpoint_once_opened_is_never_audited_as_sealed() -> None:
+    task = at(Status.SEALING, samples=1)
+    assert task.segments_drawn & {6, 7} == set()
+    garbage_round(task)
+    world, mark, seen = task.world, task.world.evm.mark(), set()
+    for block in range(25):
+        world.evm.back(mark)
+        world.wait(blocks=1 + block)
+        task.draw()
+        seen |= task.segments_drawn
+    assert 6 in seen  # its end is still sealed
+    assert 7 not in seen
 
 
 def test_a_redraw_with_nothing_left_to_audit_ends_the_task_unpaid() -> None:
@@ -235,7 +249,7 @@ def keep(task: Task) -> None:
         state = task.state
         if state.status.final:
             return
-        task.world.wait(blocks=2, seconds=max(2, state.deadline - task.world.now + 1))
+        task.world.wait(blocks=2, seconds=max(2, state.deadline - task.world.evm.timestamp + 1))
         for function in KEEPER:
             try:
                 task.call(function, sender=STRANGER)

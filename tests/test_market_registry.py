@@ -161,7 +161,7 @@ def test_registering_without_the_money_is_refused(world: World) -> None:
 
 def test_leaving_takes_a_week_and_frees_the_stakes(world: World) -> None:
     done = world.send("leaveVerifiers", sender=VERIFIER)
-    leaves_at = world.now + WEEK
+    leaves_at = world.evm.timestamp + WEEK
     assert done.event("VerifierLeaving")["leavesAt"] == leaves_at
     world.wait_until(leaves_at)
     free = world.free(VERIFIER)
@@ -185,7 +185,7 @@ def test_removal_before_the_week_is_over_is_refused(world: World) -> None:
     with world.refuses("StillBound", VERIFIER, 0):
         world.send("removeVerifier", sender=VERIFIER)
     world.send("leaveVerifiers", sender=VERIFIER)
-    leaves_at = world.now + WEEK
+    leaves_at = world.evm.timestamp + WEEK
     world.wait_until(leaves_at - 1)
     with world.refuses("StillBound", VERIFIER, leaves_at):
         world.send("removeVerifier", sender=VERIFIER)

@@ -62,7 +62,7 @@ def test_posting_escrows_the_budget_and_publishes_the_terms(world: World) -> Non
     state = Task(world, 1, SPEC).state
     assert state.spec_hash == keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
     assert (state.price, state.escrow, state.stake) == (BUDGET, value, SPEC.solver_stake)
-    assert (state.status, state.deadline) == (Status.BIDDING, world.now + SPEC.bid_window)
+    assert (state.status, state.deadline) == (Status.BIDDING, world.evm.timestamp + SPEC.bid_window)
     assert raw(state.solver) == NOBODY
     assert world.evm.balance(SUBMITTER) == in_hand - value
     world.assert_solvent()
@@ -225,7 +225,7 @@ def test_bids_count_until_the_last_second_and_no_longer(world: World) -> None:
 
 def test_assigning_starts_the_training_once() -> None:
     task = at(Status.TRAINING)
-    assert task.state.deadline == task.world.now + SPEC.train_window
+    assert task.state.deadline == task.world.evm.timestamp + SPEC.train_window
     for function, arguments in (("assign", []), ("bid", [1])):
         with task.world.refuses("WrongStatus", task.id, Status.TRAINING):
             task.call(function, *arguments)
@@ -300,7 +300,7 @@ def test_the_log_grows_by_proofs_and_its_last_leaf_ends_the_training() -> None:
     state = task.state
     assert (state.status, state.draw_block) == (Status.COMMITTED, task.world.evm.number + 1)
     assert (state.committed_block, state.pool) == (task.world.evm.number, 6)
-    assert state.deadline == task.world.now + SPEC.audit_window
+    assert state.deadline == task.world.evm.timestamp + SPEC.audit_window
     with task.world.refuses("WrongStatus", task.id, Status.COMMITTED):
         task.append(9)
 

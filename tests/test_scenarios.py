@@ -91,10 +91,10 @@ def test_a_scenario_ends_as_it_must_and_only_liars_lose_money(name: str, tmp_pat
     if name in ("first-step", "last-step"):
         assert convicted[0]["step"] % 5 == (0 if name == "first-step" else 4)
     if name == "two-disputes":
-        credits = outcome.stage.ledger.credits()
-        bonds = [credits[f"verifier {i}"]["bond"] for i in (1, 2)]
+        paid = outcome.stage.ledger.credits()
+        bonds = [paid[f"verifier {i}"]["bond"] for i in (1, 2)]
         assert bonds == [10**17] * 2
-        assert [("conviction" in credits[f"verifier {i}"]) for i in (1, 2)] == [True, False]
+        assert [("conviction" in paid[f"verifier {i}"]) for i in (1, 2)] == [True, False]
 
 
 def test_everybody_can_withdraw_all_that_is_owed(tmp_path: Path) -> None:

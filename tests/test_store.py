@@ -68,12 +68,15 @@ def test_a_store_is_a_directory_or_a_url(url: str, tmp_path: Path) -> None:
     one, other = Store(url.format(tmp_path)), Store(url.format(tmp_path))
     root = one.put_tensors(tensors(), LAYOUT, NAMES)
     assert root == state_root(tensors())
-    assert other.has_tensors(root) and not other.has_tensors(bytes(32))
+    assert other.has_tensors(root)
+    assert not other.has_tensors(bytes(32))
     for found, put in zip(other.get_tensors(root, LAYOUT), tensors(), strict=True):
-        assert found.shape == put.shape and np.array_equal(found, put)
+        assert found.shape == put.shape
+        assert np.array_equal(found, put)
     program = a_program()
     found_program = other.get_program(one.put_program(program))
-    assert found_program == program and found_program.state_names == program.state_names
+    assert found_program == program
+    assert found_program.state_names == program.state_names
 
 
 def test_names_from_a_program_never_reach_the_file_system(store: Store, tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_another_layout_than_the_programs_is_refused(
     store: Store, layout: list[tuple[DType, tuple[int, ...]]]
 ) -> None:
     root = store.put_tensors(tensors(), LAYOUT, NAMES)
-    with pytest.raises(ArtifactError, match="the program demands|tensors, not"):
+    with pytest.raises(ArtifactError, match=r"the program demands|tensors, not"):
         store.get_tensors(root, layout)
 
 

@@ -42,11 +42,19 @@ def follows_torch(
     batch: int = 4,
     steps: int = 3,
     tolerance: float = TOLERANCE,
+    clip_norm: float | None = None,
 ) -> Traced:
     """Trace, execute some steps with the reference, and compare with torch doing the same."""
     make = make or sgd(momentum=0.9)
     twin = copy.deepcopy(module)
-    traced = trace(module, loss, make(module.parameters()), dataset=dataset, batch_size=batch)
+    traced = trace(
+        module,
+        loss,
+        make(module.parameters()),
+        dataset=dataset,
+        batch_size=batch,
+        clip_norm=clip_norm,
+    )
     program = traced.program
     validate(program)
     executor = ReferenceExecutor(program, Inputs(traced.constants, traced.data, SEED))

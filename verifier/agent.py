@@ -18,6 +18,10 @@ from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
 from protocol.witness import Witness
 
 
+PATIENCE = 64
+"""Blocks, of the 256 whose hashes the chain knows, that a solver has to call the draw itself."""
+
+
 @dataclass
 class Settings:
     """What a verifier's owner chooses."""
@@ -53,11 +57,20 @@ class Verifier(Agent):
         """Makes the moves that are due in one task; True if it made one."""
         # Also after a conviction by somebody else: the reward follows priority, not speed.
         moved = self.prosecute(task) if state.open_disputes else False
+        if state.status == Status.COMMITTED:
+            return self.draw(task, state)
         handler = self.handlers.get(state.status)
         if handler is None:
             return moved
         seat = self._seat(task)
         return (seat is not None and handler(task, state, seat)) or moved
+
+    def draw(self, task: int, state: TaskState) -> bool:
+        """Draws in the solver's place if it has not, long before the block's hash is forgotten."""
+        if self.market.chain.block <= state.draw_block + PATIENCE:
+            return False
+        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
+        return True
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState, Seat], bool]]:

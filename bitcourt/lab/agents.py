@@ -92,7 +92,8 @@ class Keeper:
         now = self.market.chain.now
         if now <= state.deadline:
             return None
-        sealed = [s for s in self.market.seats(task) if s.state != SeatState.DRAWN]
+        idle = (SeatState.DRAWN, SeatState.UNAVAILABLE)
+        sealed = [s for s in self.market.seats(task) if s.state not in idle]
         if state.status in (Status.TRAINING, Status.STARTING):
             return "defaulted"
         if state.status == Status.SEALING and not sealed:

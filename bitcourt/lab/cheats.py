@@ -165,7 +165,9 @@ class WrongRate:
         """The lying executor."""
         nodes = tuple(replace(n, expression=self._edit(n.expression)) for n in program.nodes)
         if nodes == program.nodes:
-            raise UsageError(f"the program has no immediate {self.rate}: there is nothing to change")
+            raise UsageError(
+                f"the program has no immediate {self.rate}: there is nothing to change"
+            )
         return make(replace(program, nodes=nodes), inputs)
 
     def _edit(self, body: Expression | None) -> Expression | None:

@@ -35,7 +35,9 @@ def balances(stage: Stage, market: Market) -> dict[str, Balance]:
                 paid += posted["budget"] + spec["committee"] * spec["verifierFee"]
         slots = int(market.view("verifierOf", address)[1])
         owed = market.free_balance(address) + slots * stake
-        taken = sum(e["amount"] for e in stage.ledger.events("Withdrawn") if e["account"] == address)
+        taken = sum(
+            e["amount"] for e in stage.ledger.events("Withdrawn") if e["account"] == address
+        )
         found[role] = Balance(paid, owed + taken)
     return found
 

@@ -21,7 +21,6 @@ def source_of(program: Program, number: int) -> str:
     """Part of the step, kind, shape, and what it serves: `backward pass: sum of products (64, 64),
     64 terms, for model.0.weight`.
     """
-    node = program.nodes[number]
     named = [name for name, place in program.names.items() if place == number]
     words = [f"{_part(program, number)}: {_what(program, number)}"]
     words += [name for name in named if name != "sample"]

@@ -54,12 +54,14 @@ class Scenario:
     wide: bool = False
     """Whether it needs the job with long sums."""
     liars_lose: bool = True
-    """Whether lying costs stake: withholding bytes cannot be proven on chain, it only earns nothing."""
+    """Whether lying costs stake: withheld bytes cannot be proven, they only earn nothing."""
 
     @property
     def liars(self) -> set[str]:
         """Roles of those who do not follow the protocol."""
-        lying = {f"verifier {i}" for i, kind in enumerate(self.verifiers, 1) if kind is not Verifier}
+        lying = {
+            f"verifier {i}" for i, kind in enumerate(self.verifiers, 1) if kind is not Verifier
+        }
         honest = self.cheat is None and self.solver is Solver
         return lying if honest else {*lying, "solver"}
 

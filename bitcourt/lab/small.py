@@ -7,7 +7,6 @@ import torch
 
 from bitcourt.job import Job
 
-
 RATE = 0.1
 """Learning rate of both jobs."""
 

@@ -92,7 +92,9 @@ def explain(node: Node, view: GameView, proof: Proof, witness: Witness) -> Findi
     """
     if proof.kind == ProofKind.ROOT:
         right_leaf = leaf_hash(proof.root)
-        return Finding(f"root of {node.kind.name}", "0x" + view.claim.hex(), "0x" + right_leaf.hex())
+        return Finding(
+            f"root of {node.kind.name}", "0x" + view.claim.hex(), "0x" + right_leaf.hex()
+        )
     if proof.kind == ProofKind.ELEMENT:
         chunk, offset = divmod(view.first, CHUNK_ELEMENTS)
         data = witness.chunk(view.step, view.node, chunk)

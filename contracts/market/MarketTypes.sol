@@ -34,8 +34,7 @@ enum Status {
     Training, // the solver appends to its checkpoint log; then defaulted
     Committed, // the log is complete, the draw waits for its block
     Starting, // the solver opens the start of each drawn run
-    Sealing, // verifiers replay and seal their digests
-    Ending, // the solver opens the end of each run and the final checkpoint
+    Sealing, // verifiers replay and seal their digests; then the solver opens the ends
     Revealing, // verifiers reveal: attested or mismatched; disputes may open
     Window, // disputes may still open
     Settled,

@@ -5,7 +5,7 @@ capture     torch -> core ATen graph (with `optimizers`: the real torch.optim in
 scalars     what one element is computed from; `moves` is the algebra of views on it
 graph       values, and when they become nodes; `emit` writes expressions
 lowering    which ATen operation becomes what: `elementwise`, `reductions`, `matmul`, `indexing`,
-            `movement`, `creation`
+            `movement`, `creation`, `convolution`, `pooling`, `dropout`
 schedule    numbers that depend on the step alone
 api         `trace`
 """

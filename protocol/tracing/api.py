@@ -13,7 +13,17 @@ from torch import Tensor
 from protocol.errors import TraceError
 from protocol.execution import Bits
 from protocol.program import DType, Kind, Program, Shape
-from protocol.tracing import creation, elementwise, indexing, matmul, movement, reductions
+from protocol.tracing import (
+    convolution,
+    creation,
+    dropout,
+    elementwise,
+    indexing,
+    matmul,
+    movement,
+    pooling,
+    reductions,
+)
 from protocol.tracing.bits import dtype_of, from_bits, to_bits
 from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
 from protocol.tracing.data import Dataset
@@ -23,7 +33,17 @@ from protocol.tracing.optimizers import SHORT, OptimizerStep
 from protocol.tracing.schedule import STEP
 from protocol.validate import validate
 
-FAMILIES = (creation, elementwise, indexing, matmul, movement, reductions)
+FAMILIES = (
+    convolution,
+    creation,
+    dropout,
+    elementwise,
+    indexing,
+    matmul,
+    movement,
+    pooling,
+    reductions,
+)
 """Importing them registers their lowerings."""
 
 
@@ -62,6 +82,7 @@ def trace(
     *,
     dataset: Sequence[Tensor],
     batch_size: int,
+    clip_norm: float | None = None,
 ) -> Traced:
     """Trace one training step `loss_fn(module(*inputs), target)` with its optimizer.
 
@@ -69,14 +90,16 @@ def trace(
     `batch_size` of N examples with replacement (SAMPLE, stream 0, of the task's seed). The step is
     specialized to these shapes, options (learning rates are immediates) and `module.training`;
     int64 is carried in 32 bits, float64 and half precision are refused. Neither the module nor the
-    optimizer is changed.
+    optimizer is changed. With `clip_norm` all gradients are scaled down together to at most this
+    Euclidean norm before the optimizer sees them, as by `torch.nn.utils.clip_grad_norm_`.
 
     Raises TraceError, naming the ATen operation and the module it comes from, for what cannot be
     lowered; every returned program is valid.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _Tracing(module, loss_fn, optimizer, Dataset(dataset, batch_size)).run()
+        data = Dataset(dataset, batch_size)
+        return _Tracing(module, loss_fn, optimizer, data, clip_norm).run()
 
 
 class _Tracing:
@@ -88,6 +111,7 @@ class _Tracing:
         loss_fn: Loss,
         optimizer: torch.optim.Optimizer,
         dataset: Dataset,
+        clip_norm: float | None,
     ) -> None:
         self._dataset = dataset
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -109,7 +133,8 @@ class _Tracing:
         )
         trained = [name for n, name in enumerate(trained) if n not in unused]
         self._step = self._role(module, loss_fn, tensors, trained)
-        self._optimizer = OptimizerStep(optimizer, [tensors[n] for n in trained])  # type: ignore[misc]
+        parameters = [tensors[n] for n in trained]
+        self._optimizer = OptimizerStep(optimizer, parameters, clip_norm)  # type: ignore[arg-type]
 
     def _role(
         self, module: torch.nn.Module, loss: Loss, tensors: dict[str, Tensor], trained: list[str]

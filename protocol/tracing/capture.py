@@ -28,6 +28,7 @@ aten = torch.ops.aten
 DECOMPOSED: Final = (
     aten._softmax.default,
     aten._log_softmax.default,
+    aten.native_batch_norm.default,
     aten.native_layer_norm.default,
     aten.native_group_norm.default,
     aten.gelu.default,

@@ -65,6 +65,7 @@ def _primitive(op: Op) -> Function:
 FLOAT_FUNCTIONS: Final[dict[str, Function]] = {
     "abs.default": _primitive(Op.ABS),
     "ceil.default": _ceil,
+    "cos.default": mathfn.cos,
     "div.Tensor": _primitive(Op.DIV),
     "div.Scalar": _primitive(Op.DIV),
     "erf.default": mathfn.erf,
@@ -83,6 +84,7 @@ FLOAT_FUNCTIONS: Final[dict[str, Function]] = {
     "rsqrt.default": mathfn.rsqrt,
     "sigmoid.default": mathfn.sigmoid,
     "sign.default": _sign,
+    "sin.default": mathfn.sin,
     "sqrt.default": _primitive(Op.SQRT),
     "square.default": _square,
     "tanh.default": mathfn.tanh,
@@ -319,7 +321,7 @@ def to_copy(ctx: Context, a: Value, *_: object, **__: object) -> Value:
     return ctx.result(ctx.cast(a.scalar, a.torch_dtype, ctx.meta.dtype))
 
 
-@lowering("copy.default")
+@lowering("copy.default", "copy_.default")
 def copy(ctx: Context, a: Value, source: Value, *_: object) -> Value:
     """What an in-place copy leaves in `a`."""
     return ctx.result(ctx.scalar(source, a.torch_dtype, a.shape))

@@ -3,8 +3,8 @@
 
 A lowering is a function `(ctx, *arguments) -> Value` registered under the names of the operations
 it handles; tensors among its arguments are Values. Families of them are in `elementwise`,
-`reductions`, `matmul`, `indexing`, `movement` and `creation`; widening the set of operations that
-can be traced means adding one.
+`reductions`, `matmul`, `convolution`, `pooling`, `dropout`, `indexing`, `movement` and `creation`;
+widening the set of operations that can be traced means adding one.
 """
 
 from __future__ import annotations

@@ -29,6 +29,25 @@ def reshape(ctx: Context, value: Value, shape: Sequence[int]) -> Value:
     return reshape_to(ctx, value, ctx.shape)
 
 
+@lowering("as_strided.default", move=True)
+def as_strided(
+    ctx: Context, value: Value, shape: Sequence[int], stride: Sequence[int], offset: int = 0
+) -> Value:
+    """A view of the memory of a contiguous tensor, where that is only a reshape."""
+    given = ctx.node.all_input_nodes[0].meta["val"]
+    whole = (
+        given.is_contiguous() and given.storage_offset() == 0 and math.prod(shape) == value.numel
+    )
+    expected = row_major(tuple(shape))
+    if (
+        not whole
+        or offset
+        or any(n > 1 and a != b for n, a, b in zip(shape, stride, expected, strict=True))
+    ):
+        raise NotImplementedError("a view of memory with strides of its own")
+    return reshape_to(ctx, value, ctx.shape)
+
+
 def reshape_to(ctx: Context, value: Value, target: Shape) -> Value:
     """Return `value` in another shape with as many elements."""
     if value.shape == target:

@@ -8,6 +8,7 @@ is no state tensor: it is STEP plus the count that the optimizer came with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,11 +23,17 @@ STATE_KEYS: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    torch.optim.RMSprop: ("square_avg", "momentum_buffer", "grad_avg"),
+    torch.optim.Adagrad: ("sum",),
 }
 """Optimizers that can be traced, with the tensors that each may keep for a parameter."""
 
 SHORT: Final = {"momentum_buffer": "momentum"}
 """Names of optimizer state in `Program.state_names`, where they differ from torch's."""
+
+
+CLIP_EPSILON: Final = 1e-6
+"""What `torch.nn.utils.clip_grad_norm_` adds to the norm that it divides by."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +49,28 @@ class OptimizerStep:
     """One step of an optimizer as a function of tensors."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Sequence[torch.nn.Parameter],
+        clip_norm: float | None = None,
     ) -> None:
         """Check the optimizer; `parameters` are those that it will step, in order.
 
-        Raises TraceError for an optimizer that cannot be traced.
+        `clip_norm` limits the norm of all gradients together. Raises TraceError for an optimizer
+        that cannot be traced and for a limit that is no positive number.
         """
         if type(optimizer) not in STATE_KEYS:
             known = ", ".join(sorted(kind.__name__ for kind in STATE_KEYS))
             raise TraceError(
                 f"the optimizer {type(optimizer).__qualname__} cannot be traced (only {known})"
             )
+        if any(group.get("lr_decay") for group in optimizer.param_groups):
+            raise TraceError(
+                "lr_decay makes Adagrad's rate depend on the step, which is not traced"
+            )
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise TraceError(f"clip_norm must be a positive number, not {clip_norm}")
+        self._clip_norm = clip_norm
         self._optimizer = optimizer
         self._parameters = list(parameters)
         self._numbers = {id(p): number for number, p in enumerate(parameters)}
@@ -64,6 +82,7 @@ class OptimizerStep:
         kept = {
             "momentum_buffer": options.get("momentum", 0) != 0,
             "max_exp_avg_sq": options.get("amsgrad", False),
+            "grad_avg": options.get("centered", False),
         }
         slots = []
         for key in STATE_KEYS[type(self._optimizer)]:
@@ -91,6 +110,7 @@ class OptimizerStep:
 
         `step` is the number of the step as an f32 scalar.
         """
+        gradients = self._clipped(gradients)
         after, state = self._once(parameters, gradients, slots, step)
         if not any(self._begins_lazily(slot) for slot in self.slots):
             return after, state
@@ -108,6 +128,15 @@ class OptimizerStep:
                 for slot, a, b in zip(self.slots, first_state, state, strict=True)
             ],
         )
+
+    def _clipped(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients scaled to at most the limit, by torch's own formula."""
+        if self._clip_norm is None:
+            return list(gradients)
+        norms = [gradient.square().sum() for gradient in gradients]
+        total = torch.stack(norms).sum().sqrt()
+        factor = torch.clamp(self._clip_norm / (total + CLIP_EPSILON), max=1.0)
+        return [gradient * factor for gradient in gradients]
 
     def _begins_lazily(self, slot: Slot) -> bool:
         parameter = self._parameters[slot.parameter]
@@ -132,8 +161,12 @@ class OptimizerStep:
             for clone, parameter in zip(clones, self._parameters, strict=True):
                 done = float(self._optimizer.state.get(parameter, {}).get("step", 0))
                 optimizer.state[clone]["step"] = step + done
-        # Otherwise Adam insists on an accelerator, or reads its counter as a Python number.
-        with mock.patch("torch.compiler.is_compiling", return_value=True):
+        # Otherwise Adam insists on an accelerator, or reads its counter as a Python number. Adagrad
+        # wants one, for a decay of its rate that is refused above, and multiplies what it gets by 0.
+        with (
+            mock.patch("torch.compiler.is_compiling", return_value=True),
+            mock.patch("torch.optim.adagrad._get_value", return_value=1.0),
+        ):
             optimizer.step()
         return clones, [optimizer.state[clones[s.parameter]][s.key] for s in self.slots]
 

@@ -193,6 +193,10 @@ class Scalars:
                 return args[1]
             if isinstance(first, Imm):
                 return args[1] if first.bits else args[2]
+        if op in (Op.MUL, Op.DIV) and isinstance(args[1], Imm) and _is_choice(first):
+            # A dropout mask over the probability to survive: divide the numbers, not elements.
+            test, yes, no = first.args  # type: ignore[union-attr]
+            return self.op(Op.WHERE, test, self.op(op, yes, args[1]), self.op(op, no, args[1]))
         one = self.f32(1.0).bits
         if op in (Op.MUL, Op.DIV) and _is(args[1], one):
             return first
@@ -228,6 +232,13 @@ class Scalars:
 
 def _is(scalar: Scalar, bits: int) -> bool:
     return isinstance(scalar, Imm) and scalar.bits == bits
+
+
+def _is_choice(scalar: Scalar) -> bool:
+    """Whether a scalar is one of two f32 immediates."""
+    if not isinstance(scalar, Prim) or scalar.code is not Op.WHERE:
+        return False
+    return all(isinstance(arg, Imm) for arg in scalar.args[1:])
 
 
 def _number(bits: int) -> float:
