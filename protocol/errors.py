@@ -5,8 +5,8 @@ BitcourtError
 ├── ProgramError            a program is not valid (names the node and the op)
 │   └── TraceError          a torch module uses something that cannot be lowered
 ├── CommitmentError         bytes, roots or proofs do not belong together
-├── ArtifactError           a stored artifact is missing, truncated, too large or not what its root says
-├── NumericsError           this machine does not compute the protocol's bits (FTZ, DAZ, wrong canary)
+├── ArtifactError           a stored artifact is missing, damaged, or not what its root says
+├── NumericsError           this machine does not compute the bits of the protocol (FTZ, DAZ)
 ├── ChainError              the chain cannot be reached, is another chain, or refused a transaction
 │   ├── TransactionReverted carries the contract's custom error, decoded
 │   └── InsufficientFunds

@@ -2,7 +2,7 @@
 """What every executor offers, whether it interprets slowly or compiles.
 
 Tensors are C-contiguous numpy arrays of dtype uint32 that hold bit patterns, in the shape of their
-node, so that no conversion can touch a bit. `as_bits` and `as_torch` cross to torch without copying.
+node, so that no conversion can touch a bit.
 """
 
 from __future__ import annotations

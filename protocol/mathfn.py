@@ -335,12 +335,12 @@ def _wave(e: Emitter[Value], n: Value, r: Value, x: Value) -> Value:
 
 
 def sin(e: Emitter[Value], x: Value) -> Value:
-    """Return the sine for |x| <= 65,536, else NaN. At most 1 ulp; 28 instructions."""
+    """Return the sine for |x| <= 65,536, else NaN. At most 1.6 ulp; 28 instructions."""
     n, r = _quadrant(e, x)
     return _zero_keeps_sign(e, _wave(e, n, r, x), x)
 
 
 def cos(e: Emitter[Value], x: Value) -> Value:
-    """Return the cosine for |x| <= 65,536, else NaN. At most 1 ulp; 27 instructions."""
+    """Return the cosine for |x| <= 65,536, else NaN. At most 1.6 ulp; 27 instructions."""
     n, r = _quadrant(e, x)
     return _wave(e, e.op(Op.IADD, n, e.i32(1)), r, x)

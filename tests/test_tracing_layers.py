@@ -72,7 +72,8 @@ def given_masks(masks: list[Tensor]) -> Iterator[None]:
 
 def test_dropout_follows_torch_with_the_masks_of_the_seed() -> None:
     """Forward, gradients and updates are those of torch under the same masks, so each mask is one
-    in forward and backward; streams are numbered in the order of the calls, steps differ."""
+    in forward and backward; streams are numbered in the order of the calls, steps differ.
+    """
     twin, traced = dropping(), traced_dropping()
     executor = ReferenceExecutor(traced.program, Inputs(traced.constants, traced.data, SEED))
     optimizer, state = sgd(momentum=0.9)(twin.parameters()), traced.state
@@ -145,11 +146,32 @@ def test_dropout_is_the_identity_in_evaluation_and_at_its_extremes() -> None:
         follows_torch(module, regression, NUMBERS, steps=2)
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout1d(0.5), nn.AlphaDropout(0.3)], ids=str)
-def test_other_kinds_of_dropout_trace(layer: nn.Module) -> None:
+class AttentionDropout(nn.Module):
+    """Torch's own attention function, which drops probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = x.reshape(4, 2, 3, 1)
+        found = F.scaled_dot_product_attention(
+            heads, heads, heads, dropout_p=0.5 if self.training else 0.0
+        )
+        return found.reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout1d(0.5), nn.AlphaDropout(0.3), AttentionDropout()], ids=str
+)
+def test_other_kinds_of_dropout_draw_anew_at_each_step(layer: nn.Module) -> None:
+    """All examples are the same one, so that losses of one state differ by their masks only."""
+    torch.manual_seed(2)
     module = nn.Sequential(nn.Linear(5, 6), layer, nn.Linear(6, 2))
-    traced = trace(module, regression, sgd()(module.parameters()), dataset=NUMBERS, batch_size=4)
-    assert [n for n in traced.program.nodes if n.kind is Kind.RAND]
+    same = tuple(tensor[:1].expand(4, -1).contiguous() for tensor in NUMBERS)
+    for training in (True, False):
+        make = sgd()(module.train(training).parameters())
+        traced = trace(module, regression, make, dataset=same, batch_size=4)
+        executor = ReferenceExecutor(traced.program, Inputs(traced.constants, traced.data, SEED))
+        number = traced.program.names["loss"]
+        losses = {int(executor.trace(traced.state, step)[number]) for step in range(3)}
+        assert (len(losses) > 1) == training
 
 
 # Normalization -----------------------------------------------------------------------------------
@@ -214,7 +236,14 @@ def test_normalization_follows_torch(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)], ids=str
+    "layer",
+    [
+        nn.BatchNorm2d(4),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4),
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+    ],
+    ids=str,
 )
 def test_normalization_of_images_follows_torch(layer: nn.Module) -> None:
     torch.manual_seed(9)

@@ -17,7 +17,6 @@ from protocol.store import Store
 from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
 from protocol.witness import Witness
 
-
 PATIENCE = 64
 """Blocks, of the 256 whose hashes the chain knows, that a solver has to call the draw itself."""
 

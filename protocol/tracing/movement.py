@@ -156,6 +156,20 @@ def broadcast_in_dim(
     return ctx.moved(value, ctx.shape, mapping)
 
 
+@lowering("repeat.default", move=True)
+def repeat(ctx: Context, value: Value, repeats: Sequence[int]) -> Value:
+    """Repeat whole axes, new ones in front: an axis of its own for each, merged with it."""
+    extra = len(repeats) - len(value.shape)
+    shape: list[int] = []
+    mapping: list[Affine] = []
+    for position, times in enumerate(repeats):
+        shape.append(times)
+        if position >= extra:
+            mapping.append(Affine.of(len(shape)))
+            shape.append(value.shape[position - extra])
+    return reshape_to(ctx, ctx.moved(value, tuple(shape), mapping), ctx.shape)
+
+
 @lowering("slice.Tensor", move=True)
 def slice_(
     ctx: Context,

@@ -162,7 +162,7 @@ class OptimizerStep:
                 done = float(self._optimizer.state.get(parameter, {}).get("step", 0))
                 optimizer.state[clone]["step"] = step + done
         # Otherwise Adam insists on an accelerator, or reads its counter as a Python number. Adagrad
-        # wants one, for a decay of its rate that is refused above, and multiplies what it gets by 0.
+        # always does, for the decay of its rate: that is 0 here, whatever the counter.
         with (
             mock.patch("torch.compiler.is_compiling", return_value=True),
             mock.patch("torch.optim.adagrad._get_value", return_value=1.0),
