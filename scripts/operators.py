@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
+from protocol import mathfn
 from protocol.ops import SIGNATURES
 from protocol.tracing import api
 from protocol.tracing.lowering import LOWERINGS
@@ -24,6 +26,17 @@ A training step is captured after PyTorch's core ATen decompositions, so a layer
 operations it decomposes into are below. Any other is refused by name, with the module
 it comes from, before anything is posted.
 """
+
+FUNCTIONS = """
+## Functions
+
+Transcendental functions are compositions of primitives inside the program. The largest error is in
+units in the last place, measured against mpmath by `tests/test_mathfn.py`.
+
+| function | at most (ulp) | primitives |
+|---|---|---|
+"""
+_STATED = re.compile(r"At most ([0-9.]+) ulp; (\d+) instructions")
 
 PRIMITIVES = """
 ## Primitives
@@ -50,7 +63,13 @@ def page() -> str:
         f"| {op.name} | 0x{op:02x} | {' '.join(signature.operands)} | {signature.result} |\n"
         for op, signature in sorted(SIGNATURES.items())
     ]
-    return "".join([*lines, PRIMITIVES, *rows])
+    return "".join([*lines, FUNCTIONS, *functions(), PRIMITIVES, *rows])
+
+
+def functions() -> list[str]:
+    """A row for each function, with what its docstring states."""
+    stated = [(name, _STATED.search(f.__doc__ or "")) for name, f in vars(mathfn).items()]
+    return [f"| {name} | {m.group(1)} | {m.group(2)} |\n" for name, m in stated if m is not None]
 
 
 if __name__ == "__main__":
