@@ -13,10 +13,12 @@ from rich.console import Console
 
 from bitcourt.job import load_job
 from protocol.agent import Agent
-from protocol.bundle import Bundle, state_layout
+from protocol.bundle import state_layout
 from protocol.errors import ChainError, UsageError
+from protocol.execution import Bits
 from protocol.market import Market
-from protocol.store import Store
+from protocol.program import Program
+from protocol.store import Store, typed
 from protocol.task import Status
 
 log = logging.getLogger("bitcourt")
@@ -44,9 +46,7 @@ def submit_job(
     # A directory becomes absolute: solvers run elsewhere.
     url = store_url if "://" in store_url else str(Path(store_url).resolve())
     bundle.publish(Store(url))
-    value = budget + spec.committee * spec.verifier_fee
-    receipt = market.send("post", spec.as_abi(), url, value=value)
-    task = int(receipt.event("TaskPosted")["id"])
+    task = market.post(spec, url, budget)
     result: dict[str, Any] = {
         "task": task,
         "program": spec.program_root.hex(),
@@ -64,7 +64,7 @@ def submit_job(
         state = market.state(task)
     result["status"] = state.status.name.capitalize()
     if state.status == Status.SETTLED and job.metric is not None:
-        trained = final_state(market, task)
+        _, trained = final_state(market, task)
         result["metric"] = job.metric(job.load_state(bundle.program.state_names, trained))
     return result
 
@@ -78,8 +78,7 @@ def run_agent(agent: Agent, poll: float, until: set[int] | None, console: Consol
     while True:
         try:
             moved = agent.poll()
-            for task in range(1, agent.market.task_count() + 1):
-                status = agent.market.state(task).status
+            for task, status in agent.statuses.items():
                 if seen.get(task) != status:
                     seen[task] = status
                     console.print(f"task {task}: {status.name.capitalize()}")
@@ -113,28 +112,22 @@ def describe(market: Market, task: int) -> dict[str, Any]:
     }
 
 
-def final_state(market: Market, task: int) -> list[Any]:
-    """The delivered state of a settled task, loaded from its store and checked against its root."""
+def final_state(market: Market, task: int) -> tuple[Program, list[Bits]]:
+    """Program and delivered state of a settled task, both from its store and checked by root."""
     posted, state = market.posted(task), market.state(task)
     if state.status != Status.SETTLED:
         raise UsageError(f"task {task} is {state.status.name.capitalize()}, it has no final state")
-    program = Store(posted.artifacts).get_program(posted.spec.program_root)
-    return Store(posted.artifacts).get_tensors(state.final_root, state_layout(program))
+    store = Store(posted.artifacts)
+    program = store.get_program(posted.spec.program_root)
+    return program, store.get_tensors(state.final_root, state_layout(program))
 
 
 def fetch_final(market: Market, task: int, out: Path) -> int:
     """Writes the final state under its PyTorch names; returns the number of tensors."""
     from safetensors.numpy import save_file
 
-    posted = market.posted(task)
-    tensors = final_state(market, task)
-    program = Bundle.fetch(Store(posted.artifacts), posted.spec).program
-    named = {
-        name: bits.view("<f4" if dtype == 0 else "<i4").reshape(shape)
-        for name, bits, (dtype, shape) in zip(
-            program.state_names, tensors, state_layout(program), strict=True
-        )
-    }
+    program, tensors = final_state(market, task)
+    named = typed(program.state_names, tensors, state_layout(program))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(named, out)
     return len(named)

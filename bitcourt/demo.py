@@ -112,7 +112,7 @@ def _accuracy(job: Job, outcome: Outcome) -> float:
 
     if job.metric is None:
         raise UsageError("the job has no metric")
-    state = final_state(outcome.submitter, outcome.task)
+    _, state = final_state(outcome.submitter, outcome.task)
     return job.metric(job.load_state(outcome.bundle.program.state_names, state))
 
 

@@ -21,7 +21,7 @@ from protocol.execution import Bits, Executor
 from protocol.market import Market, OpenDispute
 from protocol.secrets import Secrets
 from protocol.store import Store
-from protocol.task import TaskState
+from protocol.task import Status, TaskState
 from protocol.witness import ReplayWitness, Witness
 
 Progress = Callable[[str, int, int], None]
@@ -56,6 +56,8 @@ class Agent(ABC):
         self._bundles: dict[int, Bundle] = {}
         self._executors: dict[int, Executor] = {}
         self._games: dict[int, _Game] = {}
+        self.statuses: dict[int, Status] = {}
+        """Status of each task when it was last polled."""
         self._ended: set[int] = set()
         self._complaints: dict[int, str] = {}
 
@@ -76,6 +78,7 @@ class Agent(ABC):
                 continue
             try:
                 state = self.market.state(task)
+                self.statuses[task] = state.status
                 if state.status.final and not state.open_disputes:
                     self._ended.add(task)
                     continue
@@ -96,11 +99,15 @@ class Agent(ABC):
             self._complaints[task] = text
             log.warning(text, exc_info=None if known else error)
 
+    def store(self, task: int) -> Store:
+        """Where a task's artifacts are."""
+        return Store(self.market.posted(task).artifacts)
+
     def bundle(self, task: int) -> Bundle:
         """All bytes of a task, fetched and checked once."""
         if task not in self._bundles:
-            posted = self.market.posted(task)
-            self._bundles[task] = Bundle.fetch(Store(posted.artifacts), posted.spec)
+            spec = self.market.posted(task).spec
+            self._bundles[task] = Bundle.fetch(self.store(task), spec)
         return self._bundles[task]
 
     def executor(self, task: int) -> Executor:
@@ -117,6 +124,13 @@ class Agent(ABC):
         inputs = bundle.inputs(self.market.posted(task).spec.seed)
         executor = self.executor(task)
         return self.witness_type(bundle.program, executor, inputs, start, steps.start, len(steps))
+
+    def draw(self, task: int, state: TaskState, patience: int = 0) -> bool:
+        """Calls the draw once its block, and `patience` more, lie behind."""
+        if self.market.chain.block <= state.draw_block + patience:
+            return False
+        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
+        return True
 
     def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
         """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""

@@ -83,6 +83,12 @@ class Market:
         """A call of a view function of the dispute game."""
         return self.chain.call(self.contracts.game, function, *args)
 
+    def post(self, spec: TaskSpec, artifacts: str, budget: int) -> int:
+        """Posts a task and returns its id; the verifiers' fees come on top of the budget (wei)."""
+        value = budget + spec.committee * spec.verifier_fee
+        receipt = self.send("post", spec.as_abi(), artifacts, value=value)
+        return int(receipt.event("TaskPosted")["id"])
+
     def free_balance(self, address: str | None = None) -> int:
         """Wei in the market that an account may lock or withdraw."""
         return int(self.view("balanceOf", address or self.address))

@@ -13,9 +13,11 @@ import contextlib
 import os
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import fsspec
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
@@ -69,13 +71,8 @@ class Store:
         """
         root = state_root(tensors)
         if not self._exists(name := f"tensors/{root.hex()}.safetensors"):
-            typed = {
-                key: np.ascontiguousarray(tensor).view(_NUMPY[dtype]).reshape(shape)
-                for key, tensor, (dtype, shape) in zip(
-                    _keys(names, len(layout)), tensors, layout, strict=True
-                )
-            }
-            self._put(name, safetensors_numpy.save(typed))
+            named = typed(_keys(names, len(layout)), tensors, layout)
+            self._put(name, safetensors_numpy.save(named))
         return root
 
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
@@ -151,6 +148,16 @@ class Store:
             raise ArtifactError(f"{name} is not in the store {self.url}") from None
         except OSError as error:
             raise ArtifactError(f"cannot read {name} from {self.url}: {error}") from None
+
+
+def typed(
+    names: Sequence[str], tensors: Sequence[Bits], layout: Layout
+) -> dict[str, npt.NDArray[Any]]:
+    """Tensors by name, in the dtypes and shapes of the layout; no bit changes."""
+    return {
+        name: np.ascontiguousarray(tensor).view(_NUMPY[dtype]).reshape(shape)
+        for name, tensor, (dtype, shape) in zip(names, tensors, layout, strict=True)
+    }
 
 
 def _keys(names: Sequence[str], count: int) -> list[str]:

@@ -8,7 +8,7 @@ any moment goes on where the chain says it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import checkpoint_leaf
 from protocol.market import Market, Posted
 from protocol.merkle import Tree, leaf_hash
-from protocol.store import Store
 from protocol.task import SeatState, Status, TaskState
 from protocol.witness import Witness
 from solver.checkpoints import Checkpoints
@@ -118,20 +117,13 @@ class Solver(Agent):
         self.market.send("append", task, spec.as_abi(), target + 1, tree.root, proof)
         return True
 
-    def draw(self, task: int, state: TaskState) -> bool:
-        """Calls the draw as soon as its block lies behind."""
-        if self.market.chain.block <= state.draw_block:
-            return False
-        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
-        return True
-
     def open_starts(self, task: int, _state: TaskState) -> bool:
         """Serves and opens the checkpoint before each run."""
         spec = self.market.posted(task).spec
         starts = [run.first for run in self.market.runs(task)]
         for index in starts:
             self.serve(task, index)
-        openings = [self.opening(task, index) for index in starts]
+        openings = self.openings(task, starts)
         self.market.send("openStarts", task, spec.as_abi(), openings)
         return True
 
@@ -149,8 +141,8 @@ class Solver(Agent):
         last = spec.segments
         for index in {*ends, last}:
             self.serve(task, index)
-        openings = [self.opening(task, index) for index in ends]
-        self.market.send("openEnds", task, spec.as_abi(), openings, self.opening(task, last))
+        *openings, final = self.openings(task, [*ends, last])
+        self.market.send("openEnds", task, spec.as_abi(), openings, final)
         return True
 
     def open_window(self, task: int, state: TaskState) -> bool:
@@ -195,19 +187,18 @@ class Solver(Agent):
             ]
         )
 
-    def opening(self, task: int, index: int) -> tuple[bytes, bytes, list[bytes]]:
-        """Opening of checkpoint `index` in the complete log."""
-        spec = self.market.posted(task).spec
-        root = self.checkpoints(task).roots[index]
-        proof = self.log(task, spec.segments + 1).inclusion_proof(index)
-        return self.secrets.salt(task, index), root, proof
+    def openings(self, task: int, indexes: Sequence[int]) -> list[tuple[bytes, bytes, list[bytes]]]:
+        """Openings of checkpoints in the complete log."""
+        log = self.log(task, self.market.posted(task).spec.segments + 1)
+        roots = self.checkpoints(task).roots
+        return [(self.secrets.salt(task, i), roots[i], log.inclusion_proof(i)) for i in indexes]
 
     def serve(self, task: int, index: int) -> None:
         """Puts the state of checkpoint `index` into the task's store."""
         bundle = self.bundle(task)
         state = self.checkpoints(task).state(index)
-        store = Store(self.market.posted(task).artifacts)
-        store.put_tensors(state, state_layout(bundle.program), bundle.program.state_names)
+        program = bundle.program
+        self.store(task).put_tensors(state, state_layout(program), program.state_names)
 
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""

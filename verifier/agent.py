@@ -13,7 +13,6 @@ from protocol.commitments import state_root
 from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
-from protocol.store import Store
 from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
 from protocol.witness import Witness
 
@@ -57,19 +56,13 @@ class Verifier(Agent):
         # Also after a conviction by somebody else: the reward follows priority, not speed.
         moved = self.prosecute(task) if state.open_disputes else False
         if state.status == Status.COMMITTED:
-            return self.draw(task, state)
+            # In the solver's place, long before the block's hash is forgotten.
+            return self.draw(task, state, PATIENCE) or moved
         handler = self.handlers.get(state.status)
         if handler is None:
             return moved
         seat = self._seat(task)
         return (seat is not None and handler(task, state, seat)) or moved
-
-    def draw(self, task: int, state: TaskState) -> bool:
-        """Draws in the solver's place if it has not, long before the block's hash is forgotten."""
-        if self.market.chain.block <= state.draw_block + PATIENCE:
-            return False
-        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
-        return True
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState, Seat], bool]]:
@@ -168,7 +161,7 @@ class Verifier(Agent):
     def start_state(self, task: int, run: Run) -> list[Bits]:
         """The state before a run, from the task's store, checked against the opened root."""
         layout = state_layout(self.bundle(task).program)
-        return Store(self.market.posted(task).artifacts).get_tensors(run.start_root, layout)
+        return self.store(task).get_tensors(run.start_root, layout)
 
     def replay_run(self, task: int, run: Run) -> Witness:
         """A witness over a run, from the solver's opened start."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from protocol.market import Market
-from protocol.store import Store
 from protocol.task import Seat, SeatState, Status, TaskState
 from solver.agent import Solver
 from verifier.agent import Verifier
@@ -32,7 +31,7 @@ class WithholdingSolver(Solver):
     def serve(self, task: int, index: int) -> None:
         """Sees to it that the store does not have them, the submitter's initial state included."""
         root = self.checkpoints(task).roots[index]
-        Store(self.market.posted(task).artifacts).discard_tensors(root)
+        self.store(task).discard_tensors(root)
 
 
 class LateVerifier(Verifier):

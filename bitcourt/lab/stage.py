@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,7 @@ class Stage:
     def post(self, submitter: Market, bundle: Bundle, spec: TaskSpec, budget: int) -> int:
         """Publishes the bundle and posts the task; the fees come on top of the budget."""
         bundle.publish(self.store)
-        value = budget + spec.committee * spec.verifier_fee
-        receipt = submitter.send("post", spec.as_abi(), self.store.url, value=value)
-        return int(receipt.event("TaskPosted")["id"])
+        return submitter.post(spec, self.store.url, budget)
 
     def play(
         self,
@@ -59,7 +57,6 @@ class Stage:
         market: Market,
         agents: Sequence[Agent],
         keeper: Market,
-        watch: Callable[[TaskState], None] = lambda _: None,
         limit: int = 2000,
     ) -> TaskState:
         """Lets the agents act in turn until the task has ended.
@@ -71,7 +68,6 @@ class Stage:
         cleaner = Keeper(keeper)
         for _ in range(limit):
             state = market.state(task)
-            watch(state)
             if state.status.final and not state.open_disputes:
                 return state
             if sum(agent.poll() for agent in agents):
