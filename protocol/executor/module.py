@@ -163,15 +163,21 @@ def emit_node(context: Context) -> Shape:
     return emit_lanes(context) if is_lane_fold(context) else emit_tile(context)
 
 
-def build_module(program: Program, target: Target, parallel: bool) -> Module:
+def build_module(
+    program: Program, target: Target, parallel: bool, separate: bool = False
+) -> Module:
     """Generate the module of a valid program.
 
     With `parallel`, nodes with much work become segments of their own; the others are run together.
+    With `separate`, every node is a segment of one unit, so that it can be timed.
     """
     builder = _Builder(program, target)
     calls = [builder.call(n) for n, node in enumerate(program.nodes) if node.kind in COMPUTED]
     groups: list[tuple[list[Call], int]] = []
     for call in calls:
+        if separate:
+            groups.append(([call], 1))
+            continue
         alone = parallel and call.shape.units > 1 and call.work >= PARALLEL_WORK
         if alone:
             groups.append(([call], call.shape.units))

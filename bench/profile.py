@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Time of each node of a training step, and of torch's own operators: `python -m bench.profile M`.
+
+Kernels run in program order on one thread, where the step would run them and on the same memory,
+but each as a call of its own, so that it can be timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from bench.models import NAMES, missing, model
+from protocol.bundle import Bundle
+from protocol.executor import NativeExecutor
+from protocol.executor.access import body_of
+from protocol.executor.emitter import Emitter
+from protocol.executor.kernel import Context
+from protocol.executor.lane_kernel import is_lane_fold
+from protocol.executor.module import build_module
+from protocol.executor.native import Library
+from protocol.executor.plan import COMPUTED, sources
+from protocol.executor.scatter_kernel import find_scatter
+from protocol.executor.target import host_target
+from protocol.program import Fold, Kind, Node, Program
+
+ROUNDS: Final = 7
+LISTED: Final = 25
+"""Nodes that are printed one by one, the slowest first."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One computed node: its number, its kernel's family, and the median seconds of a call."""
+
+    number: int
+    node: Node
+    family: str
+    seconds: float
+    amount: float
+    """Floating-point operations of a DOT, else bytes of result and operands."""
+
+    @property
+    def rate(self) -> str:
+        """GFLOP/s of a DOT, GB/s of anything else."""
+        unit = "GFLOP/s" if self.node.fold is Fold.DOT else "GB/s"
+        return f"{self.amount / self.seconds / 1e9:7.1f} {unit}"
+
+
+def family(program: Program, node: Node) -> str:
+    """Return which generator makes the kernel of a computed node, and its fold."""
+    if node.kind is not Kind.FOLD:
+        return node.kind.name
+    context = Context(Emitter(), node, body_of(program, node), host_target())
+    if find_scatter(context) is not None:
+        return f"scatter {node.fold.name}"
+    return f"{'lane' if is_lane_fold(context) else 'tile'} {node.fold.name}"
+
+
+class _Separate(NativeExecutor):
+    """An executor that calls each kernel on its own and keeps how long each call took."""
+
+    def separate(self) -> None:
+        """Compile once more, with a segment for each computed node."""
+        nodes = self.program.nodes
+        self.numbers = [n for n, node in enumerate(nodes) if node.kind in COMPUTED]
+        self.times: dict[int, list[float]] = {n: [] for n in self.numbers}
+        module = build_module(self.program, host_target(), parallel=False, separate=True)
+        self._library = Library(module.text, host_target())
+        self._segments = [(s, self._library.segment(s.name)) for s in module.segments]
+
+    def _call(self, table: np.ndarray[Any, np.dtype[np.uint64]]) -> None:
+        table[-2] = self._scratch[0].ctypes.data
+        pointer = table.ctypes.data
+        for number, (_, function) in zip(self.numbers, self._segments, strict=True):
+            began = time.perf_counter()
+            function(pointer, 0, 1)
+            self.times[number].append(time.perf_counter() - began)
+
+
+def profile(bundle: Bundle) -> list[Timed]:
+    """Return every computed node of a step with its time, in program order."""
+    program = bundle.program
+    executor = _Separate(program, bundle.inputs(bytes(32)))
+    executor.separate()
+    for round_ in range(ROUNDS + 1):
+        if round_ == 1:  # the first touches new memory
+            executor.times = {n: [] for n in executor.numbers}
+        executor.step(bundle.state, 7)
+    result = []
+    for number in executor.numbers:
+        node = program.nodes[number]
+        if node.fold is Fold.DOT:
+            amount = 2.0 * node.numel * node.terms
+        else:
+            read = sum(program.nodes[s].numel for s in set(sources(node)))
+            amount = 4.0 * (node.numel + read)
+        seconds = statistics.median(executor.times[number])
+        result.append(Timed(number, node, family(program, node), seconds, amount))
+    return result
+
+
+def _print(timed: list[Timed]) -> None:
+    total = sum(t.seconds for t in timed)
+    families: dict[str, list[Timed]] = {}
+    for one in timed:
+        families.setdefault(one.family, []).append(one)
+    print(f"{len(timed)} kernels, {1e3 * total:.2f} ms")
+    for name, members in sorted(families.items(), key=lambda f: -sum(t.seconds for t in f[1])):
+        part = sum(t.seconds for t in members)
+        amount = sum(t.amount for t in members) / part / 1e9
+        unit = "GFLOP/s" if name.endswith("DOT") else "GB/s"
+        print(
+            f"  {name:14} {len(members):5} x {1e3 * part:9.2f} ms {100 * part / total:5.1f} %"
+            f" {amount:7.1f} {unit}"
+        )
+    for one in sorted(timed, key=lambda t: -t.seconds)[:LISTED]:
+        node = one.node
+        code = len(node.expression.instructions) if node.expression else 0
+        reduce = f" over {node.reduce}" if node.reduce else ""
+        print(
+            f"  {one.number:5} {one.family:14} {1e3 * one.seconds:8.3f} ms"
+            f" {100 * one.seconds / total:5.1f} % {one.rate:16} {node.shape}{reduce}, {code} ops"
+        )
+
+
+def _torch(step: Callable[[], None]) -> None:
+    step()
+    with torch.profiler.profile() as found:
+        for _ in range(ROUNDS):
+            step()
+    print(f"torch eager, {ROUNDS} steps:")
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
+
+
+def main() -> None:
+    """Profile the models that are named on the command line, on one thread."""
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        reason = missing(name) if name in NAMES else f"choose from {', '.join(NAMES)}"
+        if reason:
+            print(f"{name}: {reason}")
+            continue
+        chosen = model(name)
+        print(f"{name}, {chosen.parameters} parameters")
+        _print(profile(chosen.bundle()))
+        _torch(chosen.eager())
+
+
+if __name__ == "__main__":
+    main()
