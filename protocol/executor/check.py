@@ -8,6 +8,7 @@ the thread that runs it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from protocol.errors import NumericsError
@@ -43,7 +44,12 @@ class CompiledExecutor(NativeExecutor):
     """A `NativeExecutor` on a machine that has passed the self-check: the one to stake money on."""
 
     def __init__(
-        self, program: Program, inputs: Inputs, threads: int = 1, target: Target | None = None
+        self,
+        program: Program,
+        inputs: Inputs,
+        threads: int = 1,
+        target: Target | None = None,
+        watch: Sequence[str] = (),
     ) -> None:
         """Check this machine once per process, then validate and compile the program.
 
@@ -51,4 +57,4 @@ class CompiledExecutor(NativeExecutor):
         for inputs that do not fit it.
         """
         self_check_once()
-        super().__init__(program, inputs, threads, target)
+        super().__init__(program, inputs, threads, target, watch)

@@ -36,6 +36,15 @@ def _address(array: np.ndarray[Any, Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def _watched_nodes(program: Program, names: Sequence[str]) -> dict[str, int]:
+    """Return the node that holds the value of each name."""
+    for name in names:
+        if name not in program.names:
+            known = ", ".join(program.names) or "none"
+            raise UsageError(f"the program has no node named {name!r}; its names: {known}")
+    return {name: resolve(program, program.names[name]) for name in names}
+
+
 class NativeExecutor:
     """Executes whole steps of a program; implements `protocol.execution.Executor`.
 
@@ -45,12 +54,19 @@ class NativeExecutor:
     """
 
     def __init__(
-        self, program: Program, inputs: Inputs, threads: int = 1, target: Target | None = None
+        self,
+        program: Program,
+        inputs: Inputs,
+        threads: int = 1,
+        target: Target | None = None,
+        watch: Sequence[str] = (),
     ) -> None:
         """Validate and compile the program, for this machine unless `target` says otherwise.
 
-        The number of threads never changes a bit. Raises ProgramError for an invalid program,
-        UsageError for inputs that do not fit it.
+        The number of threads never changes a bit. `watch` lists names of nodes (keys of
+        `program.names`, such as `loss`) that `watched` is to return after each step. Raises
+        ProgramError for an invalid program, UsageError for inputs that do not fit it or a name that
+        it does not have.
         """
         validate(program)
         check_inputs(program, inputs)
@@ -61,7 +77,9 @@ class NativeExecutor:
         self.threads = threads
         self._constants = [np.require(t, requirements=["C", "A"]) for t in inputs.constants]
         self._data = [np.require(t, requirements=["C", "A"]) for t in inputs.data]
-        self._plan = make_plan(program)
+        self._watch = _watched_nodes(program, watch)
+        self._watched: dict[str, Bits] = {}
+        self._plan = make_plan(program, frozenset(self._watch.values()))
         module = build_module(program, target or host_target(), parallel=threads > 1)
         self._library = Library(module.text, target or host_target())
         self._segments = [(s, self._library.segment(s.name)) for s in module.segments]
@@ -80,7 +98,30 @@ class NativeExecutor:
             start = _address(self._arena)
             places = {n: start + offset for n, offset in self._plan.offsets.items()}
             outputs = self._run(state, step, places)
+            self._watched = {
+                name: (self._in_arena(number) if number in places else outputs[number]).copy()
+                for name, number in self._watch.items()
+            }
         return [outputs[number] for number in self._plan.results]
+
+    def watched(self, name: str) -> Bits:
+        """Return the output that a node named in `watch` had in the last finished `step`.
+
+        The array is the caller's own. Raises UsageError for a name that is not in `watch`, or
+        before the first step.
+        """
+        if name not in self._watched:
+            known = ", ".join(self._watch) or "nothing"
+            raise UsageError(f"no step has left a value of {name!r}; this executor watches {known}")
+        return self._watched[name].copy()
+
+    def _in_arena(self, number: int) -> Bits:
+        """Return a node's output where the arena holds it."""
+        node, start = self.program.nodes[number], self._plan.offsets[number]
+        if self._arena is None:
+            raise UsageError("no step has run yet")
+        found: Bits = self._arena[start : start + 4 * node.numel].view(np.uint32)
+        return found.reshape(node.shape)
 
     def trace(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """Return the output of every node of step number `step` in program order."""

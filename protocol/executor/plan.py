@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,14 +40,19 @@ def resolve(program: Program, number: int) -> int:
     return number
 
 
-def make_plan(program: Program) -> Plan:
-    """Assign arena offsets to computed nodes that are not results: first fit, in program order."""
+def make_plan(program: Program, kept: Set[int] = frozenset()) -> Plan:
+    """Assign arena offsets to computed nodes that are not results: first fit, in program order.
+
+    The nodes in `kept` live to the end of the step.
+    """
     nodes = program.nodes
     results = tuple(resolve(program, program.output(s)) for s in range(program.n_state))
     last_use = list(range(len(nodes)))
     for number, node in enumerate(nodes):
         for source in sources(node):
             last_use[resolve(program, source)] = number
+    for number in kept:
+        last_use[number] = len(nodes)
     ending: dict[int, list[int]] = {}
     for number, last in enumerate(last_use):
         ending.setdefault(last, []).append(number)
