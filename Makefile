@@ -15,7 +15,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq
 export PATH := $(CURDIR)/$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz contracts snapshot brownie clean toolchain
+.PHONY: help demo test lint format bench fuzz analyse mutate contracts snapshot brownie clean toolchain
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,12 @@ bench: $(DEV) toolchain ## measure kernels, gas and whole tasks
 fuzz: $(DEV) toolchain ## a million arithmetic vectors, and many more examples of each property
 	@$(BIN)/python -m tests.fuzz_float32 --count 1000000
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis -n $(WORKERS) --dist loadfile
+
+analyse: $(DEV) toolchain ## run Slither over the contracts; each finding is answered in docs/
+	@$(BIN)/python -m scripts.analyse
+
+mutate: $(DEV) toolchain ## change each comparison and guard of the contracts: a test must notice
+	@$(BIN)/python -m scripts.mutate
 
 contracts: $(DEV) toolchain ## recompile the contracts that ship with the package
 	@$(BIN)/python -m scripts.compile_contracts

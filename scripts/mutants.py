@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All mutants of a Solidity file in one: each mutated place asks whether its mutant is switched on.
+
+A mutant is one comparison or connective replaced by its neighbour, or one guard (`if (..) revert`)
+dropped. Compiling hundreds of contracts would take hours, so the file is compiled once, with
+`Mutant.on(k) ? mutated : original` at every place. The number of the mutant that is on is the
+address of a library, which solc leaves open: linking switches one on (none at address 0).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from scripts import toolchain
+
+SWITCH: Final = "contracts/lib/Mutant.sol"
+SWITCH_SOURCE: Final = """\
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity ^0.8.30;
+
+library MutantNumber {
+    function nothing() external pure {}
+}
+
+library Mutant {
+    function on(uint160 number) internal pure returns (bool) {
+        return uint160(address(MutantNumber)) == number;
+    }
+}
+"""
+PLACEHOLDER: Final = re.compile(r"__\$[0-9a-f]{34}\$__")
+"""What solc writes for the address of a library that is not linked."""
+
+NEIGHBOURS: Final = {
+    "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||", "||": "&&",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: its number (from 1), its line, and what it does."""
+
+    number: int
+    line: int
+    what: str
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A place in the source, in bytes: an expression that one mutant replaces."""
+
+    start: int
+    end: int
+    operator: str
+    """An operator between `left_end` and `right_start`, or `guard`: the condition becomes false."""
+    left_end: int = 0
+    right_start: int = 0
+
+
+def _range(node: dict[str, Any]) -> tuple[int, int]:
+    start, length, _ = map(int, node["src"].split(":"))
+    return start, start + length
+
+
+def _walk(node: object) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "nodeType" in node:
+            yield node
+        for value in node.values():
+            yield from _walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _walk(value)
+
+
+def _reverts(node: dict[str, Any]) -> bool:
+    """Whether a statement does nothing but revert."""
+    if node["nodeType"] == "Block":
+        statements = node["statements"]
+        return len(statements) == 1 and _reverts(statements[0])
+    return bool(node["nodeType"] == "RevertStatement")
+
+
+def _sites(tree: dict[str, Any]) -> list[_Site]:
+    found = []
+    for function in _walk(tree):
+        if function["nodeType"] not in ("FunctionDefinition", "ModifierDefinition"):
+            continue
+        for node in _walk(function.get("body") or {}):
+            if node["nodeType"] == "BinaryOperation" and node["operator"] in NEIGHBOURS:
+                left, right = _range(node["leftExpression"]), _range(node["rightExpression"])
+                found.append(_Site(*_range(node), node["operator"], left[1], right[0]))
+            elif (
+                node["nodeType"] == "IfStatement"
+                and not node.get("falseBody")
+                and _reverts(node["trueBody"])
+            ):
+                found.append(_Site(*_range(node["condition"]), "guard"))
+    return sorted(set(found), key=lambda s: (s.start, -s.end, s.operator != "guard"))
+
+
+def _tree(file: str, sources: dict[str, str]) -> dict[str, Any]:
+    """Return solc's syntax tree of one file."""
+    request = {
+        "language": "Solidity",
+        "sources": {name: {"content": text} for name, text in sources.items()},
+        "settings": {"outputSelection": {"*": {"": ["ast"]}}},
+    }
+    done = subprocess.run(
+        [str(toolchain.ensure_solc()), "--standard-json"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tree: dict[str, Any] = json.loads(done.stdout)["sources"][file]["ast"]
+    return tree
+
+
+class _Rewriter:
+    """Rewrites one file from its innermost sites outwards."""
+
+    def __init__(self, text: bytes, sites: list[_Site]) -> None:
+        self.text = text
+        self.sites = sites
+        self.mutants: list[Mutant] = []
+
+    def rewrite(self, start: int, end: int, sites: list[_Site]) -> bytes:
+        """Return the source between two places with all its sites made switchable."""
+        result, at = b"", start
+        while sites:
+            site, *rest = sites
+            inner = [s for s in rest if s.end <= site.end]
+            sites = [s for s in rest if s.end > site.end]
+            result += self.text[at : site.start] + self._switched(site, inner)
+            at = site.end
+        return result + self.text[at:end]
+
+    def _switched(self, site: _Site, inner: list[_Site]) -> bytes:
+        number = len(self.mutants) + 1
+        line = self.text.count(b"\n", 0, site.start) + 1
+        shown = " ".join(self.text[site.start : site.end].decode().split())
+        if site.operator == "guard":
+            self.mutants.append(Mutant(number, line, f"without the guard: {shown}"))
+            original = self.rewrite(site.start, site.end, inner)
+            return b"!Mutant.on(%d) && (%s)" % (number, original)
+        other = NEIGHBOURS[site.operator]
+        self.mutants.append(Mutant(number, line, f"{site.operator} becomes {other}: {shown}"))
+        left = self.rewrite(site.start, site.left_end, [s for s in inner if s.end <= site.left_end])
+        right = self.rewrite(
+            site.right_start, site.end, [s for s in inner if s.start >= site.right_start]
+        )
+        one, two = site.operator.encode(), other.encode()
+        return b"(Mutant.on(%d) ? (%s) %s (%s) : (%s) %s (%s))" % (
+            number, left, two, right, left, one, right,
+        )  # fmt: skip
+
+
+def instrument(root: Path, file: str) -> tuple[str, list[Mutant]]:
+    """Return the source of `file` (relative to the checkout `root`) with all its mutants in it."""
+    sources = {
+        path.relative_to(root).as_posix(): path.read_text()
+        for path in sorted((root / "contracts").rglob("*.sol"))
+    }
+    text = sources[file].encode()
+    sites = _sites(_tree(file, sources))
+    rewriter = _Rewriter(text, sites)
+    body = rewriter.rewrite(0, len(text), sites).decode()
+    if not rewriter.mutants:
+        return sources[file], []
+    up = "../" * (file.count("/") - 1)
+    place = f"{up}{SWITCH.removeprefix('contracts/')}"
+    switch = f'import {{Mutant}} from "{place if up else "./" + place}";'
+    return re.sub(r"(pragma solidity [^;]+;)", rf"\1\n{switch}", body, count=1), rewriter.mutants
