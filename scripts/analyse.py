@@ -68,7 +68,7 @@ class Answer:
 
 
 def read_answers(text: str) -> list[Answer]:
-    """Return the rows of the table in a page, where a bar inside a cell is a backslash and a bar."""
+    """Return the rows of the table in a page. A bar inside a cell has a backslash before it."""
     return [Answer(c, element.replace("\\|", "|"), why) for c, element, why in _ROW.findall(text)]
 
 
