@@ -22,6 +22,7 @@ from protocol.bundle import Bundle
 from protocol.executor import NativeExecutor
 from protocol.executor.access import body_of
 from protocol.executor.emitter import Emitter
+from protocol.executor.gemm.plan import find_product
 from protocol.executor.kernel import Context
 from protocol.executor.lane_kernel import is_lane_fold
 from protocol.executor.module import build_module
@@ -61,7 +62,9 @@ def family(program: Program, node: Node) -> str:
     context = Context(Emitter(), node, body_of(program, node), host_target())
     if find_scatter(context) is not None:
         return f"scatter {node.fold.name}"
-    return f"{'lane' if is_lane_fold(context) else 'tile'} {node.fold.name}"
+    if is_lane_fold(context):
+        return f"lane {node.fold.name}"
+    return f"{'tile' if find_product(context) is None else 'product'} {node.fold.name}"
 
 
 class _Separate(NativeExecutor):

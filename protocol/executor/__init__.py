@@ -3,8 +3,9 @@
 
 `access` reduces views to addresses and the tests that can fail; `evaluation` emits an expression on
 scalars or vectors; `map_kernel`, `tile_kernel`, `lane_kernel`, `scatter_kernel` and `philox_kernel`
-are the loops around it; `module` puts a program's kernels together, `native` compiles them, `plan`
-shares memory, `compiled` runs steps, `canary` and `check` make sure of the machine.
+are the loops around it, `gemm` those of products of matrices; `module` puts a program's kernels
+together, `native` compiles them, `plan` shares memory, `compiled` runs steps, `canary` and `check`
+make sure of the machine.
 """
 
 from protocol.executor.check import CompiledExecutor, self_check

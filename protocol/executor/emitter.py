@@ -58,6 +58,8 @@ class Emitter:
     entry: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     count: int = 0
+    functions: dict[str, str] = field(default_factory=dict)
+    """Text of the functions that several kernels share, by name."""
 
     def fresh(self, prefix: str = "v") -> str:
         """Return a name that is not used in this function."""

@@ -13,6 +13,8 @@ from typing import Final
 
 from protocol.executor.access import Affine, Body, body_of
 from protocol.executor.emitter import Emitter
+from protocol.executor.gemm.kernel import emit_product
+from protocol.executor.gemm.plan import find_product
 from protocol.executor.kernel import Context, Shape
 from protocol.executor.lane_kernel import emit_lanes, is_lane_fold
 from protocol.executor.map_kernel import emit_map
@@ -104,6 +106,7 @@ class _Builder:
         self.program = program
         self.target = target
         self.declarations: set[str] = set()
+        self.functions: dict[str, str] = {}
         self.texts: list[str] = []
         self.kernels: dict[tuple[object, ...], tuple[str, Shape]] = {}
 
@@ -119,7 +122,7 @@ class _Builder:
         return Call(number, name, body.sources, shape, node.numel * node.terms * code)
 
     def _generate(self, name: str, node: Node, body: Body) -> tuple[str, Shape]:
-        em = Emitter(self.declarations)
+        em = Emitter(self.declarations, functions=self.functions)
         if node.kind is Kind.RAND:
             shape = emit_philox(em, node)
         else:
@@ -160,7 +163,10 @@ def emit_node(context: Context) -> Shape:
     scatter = find_scatter(context)
     if scatter is not None:
         return emit_scatter(context, scatter)
-    return emit_lanes(context) if is_lane_fold(context) else emit_tile(context)
+    if is_lane_fold(context):
+        return emit_lanes(context)
+    plan = find_product(context)
+    return emit_tile(context) if plan is None else emit_product(context, plan)
 
 
 def build_module(
@@ -191,6 +197,8 @@ def build_module(
         for segment, (group, units) in zip(segments, groups, strict=True)
     ]
     attributes = f"attributes #0 = {{ {target.attributes} }}\n"
-    parts = [*sorted(builder.declarations), ENVIRONMENT, *builder.texts, *texts, attributes]
+    functions = builder.functions.values()
+    parts = [*sorted(builder.declarations), ENVIRONMENT, *functions, *builder.texts, *texts]
+    parts.append(attributes)
     scratch = max((call.shape.scratch for call in calls), default=0)
     return Module("\n".join(parts), tuple(segments), scratch)

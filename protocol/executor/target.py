@@ -31,6 +31,16 @@ class Target:
         return 8 if self.has("avx2") else 4
 
     @property
+    def registers(self) -> int:
+        """Number of vector registers."""
+        return 32 if self.width == 16 else 16
+
+    @property
+    def tallest(self) -> int:
+        """Rows of a tile of a matrix product, each of which wants an address register."""
+        return 8 if self.width == 16 else 6
+
+    @property
     def accumulators(self) -> int:
         """Vector registers that a tile of a matrix product may use for its results."""
         return 24 if self.width == 16 else 12

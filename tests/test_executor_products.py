@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Products of matrices of every layout: transposed, batched, windows, expressions, odd sizes.
+
+The oracle computes every view on the whole grid of outputs and terms with numpy, then each chain
+in order with a fused multiply-add made of doubles.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.execution import Bits
+from protocol.executor import NativeExecutor, Target, host_target, module
+from protocol.executor.access import body_of
+from protocol.executor.emitter import Emitter
+from protocol.executor.gemm.plan import Plan, find_product
+from protocol.executor.kernel import Context
+from protocol.program import Dim, Fold, Kind, Operand, Program, Shape, Term, View
+from protocol.reference import ReferenceExecutor
+from tests import float_vectors
+from tests.executing import USABLE, assert_equal, combined
+from tests.hand_built import Builder, Case, along, case_of, expression
+
+ROWS = (1, 2, 3, 5, 6, 7, 12, 13, 40)
+COLUMNS = (1, 2, 4, 7, 8, 9, 15, 16, 17, 24, 31, 33, 130)
+TERMS = (1, 2, 3, 7, 8, 9, 16, 28, 255, 256, 257, 513)
+MOST = 300_000
+"""Outputs times terms of one example."""
+
+
+def plan_of(program: Program, target: Target) -> Plan | None:
+    """How the one DOT of a program is cut."""
+    node = next(n for n in program.nodes if n.kind is Kind.FOLD)
+    return find_product(Context(Emitter(), node, body_of(program, node), target))
+
+
+def read(view: Operand, source: Bits, shape: Shape) -> Bits:
+    """The operand on the whole grid of outputs and terms."""
+    assert isinstance(view, View)
+    grid = np.indices(shape, np.int64)
+    index = np.zeros(shape, np.int64)
+    inside = np.ones(shape, bool)
+    for dim in view.dims:
+        c = np.full(shape, dim.offset, np.int64)
+        for term in dim.terms:
+            c += term.coef * grid[term.axis]
+        quotient = c // dim.dilation
+        inside &= (c % dim.dilation == 0) & (quotient >= dim.lo) & (quotient < dim.hi)
+        index = index * dim.size + quotient
+    found = np.where(inside, source.reshape(-1)[np.where(inside, index, 0)], view.fill)
+    return float_vectors.canonical(found.astype(np.uint32))
+
+
+def expected(case: Case) -> Bits:
+    """The first DOT of a program whose factors are bare views of data."""
+    node = next(n for n in case.program.nodes if n.kind is Kind.FOLD)
+    numbers: dict[int, Bits] = {}
+    for number, leaf in enumerate(case.program.nodes):
+        if leaf.kind is Kind.DATA:
+            numbers[number] = case.inputs.data[leaf.index]
+    left, right = (
+        read(o, numbers[o.source], node.shape + node.reduce).reshape(*node.shape, -1)
+        for o in (node.body.operands[r] for r in node.body.results)
+        if isinstance(o, View)
+    )
+    blocks = []
+    for start in range(0, node.terms, 256):
+        acc = np.zeros(node.shape, np.uint32)
+        for k in range(start, min(start + 256, node.terms)):
+            with np.errstate(all="ignore"):
+                acc = float_vectors.fma_by_doubles(left[..., k], right[..., k], acc)
+        blocks.append(acc)
+    with np.errstate(all="ignore"):
+        total = combined(blocks).view(np.float32) + np.float32(0)
+    return float_vectors.canonical(total.view(np.uint32))
+
+
+def computed(case: Case, target: Target, threads: int = 1) -> Bits:
+    executor = NativeExecutor(case.program, case.inputs, threads, target)
+    return executor.step(case.state, case.step)[0]
+
+
+def program_of(shape: Shape, reduce: Shape, views: list[View], shapes: list[Shape]) -> Program:
+    """One DOT of two views of two data tensors, which are nodes 0 and 1."""
+    b = Builder()
+    for index, leaf in enumerate(shapes):
+        b.leaf(Kind.DATA, leaf, index=index)
+    return b.finish([b.fold(Fold.DOT, shape, reduce, expression(views, results=(0, 1)))])
+
+
+@st.composite
+def products(draw: st.DrawFn) -> Program:
+    """Two tensors of shuffled axes, each with some output axes of its own; one may be padded."""
+    sizes = st.sampled_from(ROWS), st.sampled_from(COLUMNS), st.sampled_from((1, 2, 3))
+    kinds = [0, 1, *draw(st.lists(st.sampled_from((0, 1, 2)), max_size=2))]
+    kinds = draw(st.permutations(kinds))
+    shape = tuple(draw(sizes[kind]) for kind in kinds)
+    reduce = tuple(draw(st.sampled_from(TERMS)) for _ in range(draw(st.sampled_from((1, 1, 2)))))
+    while math.prod(shape) * math.prod(reduce) > MOST:
+        shape = tuple(max(1, n // 2) if n > 9 else n for n in shape)
+        reduce = tuple(max(1, n // 2) if n < 255 else n - 1 for n in reduce)
+        if max(shape) <= 9:
+            reduce = tuple(min(n, 20) for n in reduce)
+            shape = tuple(min(n, 5) for n in shape)
+    rank = len(shape)
+    extents = shape + reduce
+    views, shapes = [], []
+    for factor in (0, 1):
+        axes = [a for a in range(rank) if kinds[a] in (factor, 2)]
+        axes = list(draw(st.permutations([*axes, *range(rank, len(extents))])))
+        leaf = tuple(extents[axis] for axis in axes)
+        view = along(factor, leaf, axes)
+        if draw(st.integers(0, 2)) == 0:
+            place = draw(st.integers(0, len(axes) - 1))
+            view, leaf = padded(draw, view, place, axes, extents)
+        views.append(view)
+        shapes.append(leaf)
+    return program_of(shape, reduce, views, shapes)
+
+
+def padded(
+    draw: st.DrawFn, view: View, place: int, axes: list[int], extents: Shape
+) -> tuple[View, Shape]:
+    """The view with another axis in one of its dims too, as a window, and shifted outside."""
+    dim = view.dims[place]
+    other = draw(st.sampled_from(axes))
+    terms = tuple(
+        {axes[place]: dim.terms[0], other: Term(other, draw(st.sampled_from((1, 2, -1))))}.values()
+    )
+    size = max(1, extents[axes[place]] - draw(st.integers(0, 2)))
+    dilation = draw(st.sampled_from((1, 1, 1, 2)))
+    fill = draw(st.sampled_from((0, 0, 0x3F800000, 0xFF800000)))
+    dims = list(view.dims)
+    dims[place] = Dim(size, terms, draw(st.integers(-2, 1)), dilation=dilation)
+    return View(view.source, tuple(dims), fill), tuple(d.size for d in dims)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets threads share out even the smallest product."""
+    monkeypatch.setattr(module, "PARALLEL_WORK", 0)
+
+
+@pytest.mark.usefixtures("shared")
+@settings(max_examples=120, deadline=None)
+@given(program=products(), seed=st.integers(0, 99), wild=st.booleans(), threads=st.booleans())
+def test_products_of_any_layout_have_the_specified_bits(
+    program: Program, seed: int, wild: bool, threads: bool
+) -> None:
+    case = case_of(program, seed, wild=wild)
+    found = computed(case, host_target(), threads=3 if threads else 1)
+    assert_equal(found, expected(case), program)
+
+
+class Wide(Target):
+    """This machine with the tiles of one whose vectors are twice as wide: LLVM cuts them in two."""
+
+    @property
+    def width(self) -> int:
+        return 16
+
+
+OTHERS = {
+    **{name: target for name, target in USABLE.items() if not target.has("fma")},
+    "wide tiles": Wide(host_target().cpu, host_target().features),
+}
+
+
+@pytest.mark.parametrize("target", OTHERS.values(), ids=OTHERS)
+@settings(max_examples=15, deadline=None)
+@given(program=products(), seed=st.integers(0, 99))
+def test_other_targets_have_the_same_bits(target: Target, program: Program, seed: int) -> None:
+    case = case_of(program, seed, wild=False)
+    assert_equal(computed(case, target), expected(case), program)
+
+
+def test_the_oracle_has_the_bits_of_the_reference() -> None:
+    view = View(0, (Dim(3, (Term(0, 1), Term(3, 1)), -1), Dim(5, (Term(3, 1),))), 0x40000000)
+    program = program_of((2, 3, 4), (5,), [view, along(1, (4, 5), (2, 3))], [(3, 5), (4, 5)])
+    case = case_of(program, 5)
+    wanted = ReferenceExecutor(case.program, case.inputs).step(case.state, case.step)[0]
+    assert_equal(expected(case), wanted, "oracle")
