@@ -138,7 +138,7 @@ def polynomial(e: Emitter[Value], x: Value, coefficients: Sequence[float]) -> Va
 
 
 def _reduce_exp(e: Emitter[Value], x: Value) -> tuple[Value, Value]:
-    """Return `(n, r)`, n as i32, with `x = n * log 2 + r` and |r| <= 0.35, for |x| <= 120."""
+    """Return `(n, r)`, n as i32, with `x = n * log 2 + r` and |r| <= 0.35, for |x| <= 180."""
     shifted = e.op(Op.FMA, x, e.f32(LOG2_E), e.f32(ROUNDER))
     whole = e.op(Op.SUB, shifted, e.f32(ROUNDER))
     r = e.op(Op.FMA, whole, e.f32(-LN2_HIGH), x)
@@ -148,15 +148,16 @@ def _reduce_exp(e: Emitter[Value], x: Value) -> tuple[Value, Value]:
 
 
 def _power_of_two(e: Emitter[Value], n: Value) -> Value:
-    """Return 2^n for -127 < n < 128."""
+    """Return 2^n for -127 < n < 128, and +0 for n = -127."""
     field = e.op(Op.SHL, e.op(Op.IADD, n, e.i32(127)), e.i32(23))
     return e.op(Op.BITS2F, field)
 
 
 def _scale(e: Emitter[Value], x: Value, n: Value) -> Value:
-    """Return `x * 2^n` for -252 < n < 255, in two steps so that neither factor overflows.
+    """Return `x * 2^n` for -254 <= n < 255, in two steps so that neither factor overflows.
 
-    The first product is exact for x near 1; the second rounds where the result is subnormal.
+    The first product is exact for x near 1; the second rounds where the result is subnormal. For
+    the two lowest n a factor is +0, and so is the result.
     """
     half = e.op(Op.SAR, n, e.i32(1))
     rest = e.op(Op.ISUB, n, half)
@@ -178,10 +179,11 @@ def _with_sign_of(e: Emitter[Value], magnitude: Value, x: Value) -> Value:
 def exp(e: Emitter[Value], x: Value) -> Value:
     """Return e^x. At most 1 ulp; 26 instructions.
 
-    The argument is clamped to [-104, 89], beyond which the result is +0 or infinity anyway, so that
-    infinite arguments (masks) take the same road and never make inf - inf.
+    The argument is clamped to [-176, 89]: from -104 down and from 89 up the result is +0 or
+    infinity anyway, so infinite arguments (masks) take the same road and never make inf - inf. At
+    -176 a factor is +0. A product that underflows would give the same, but takes CPUs far longer.
     """
-    n, r = _reduce_exp(e, _clamp(e, x, -104.0, 89.0))
+    n, r = _reduce_exp(e, _clamp(e, x, -176.0, 89.0))
     tail = e.op(Op.FMA, e.op(Op.MUL, r, r), polynomial(e, r, _EXP), r)
     return _scale(e, e.op(Op.ADD, tail, e.f32(1.0)), n)
 

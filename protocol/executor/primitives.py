@@ -23,19 +23,23 @@ ELEMENT: Final = {"f": "float", "i": "i32"}
 
 NAN_TEXT: Final = "0x7FF8000000000000"
 """The protocol's NaN as an LLVM float constant, written as the double of the same value."""
+SIGN: Final = 1 << 31
+"""Pattern of -0."""
 
 
 @dataclass(frozen=True)
 class Value:
     """A register: its LLVM name, its kind `f` or `i`, and how many lanes it holds.
 
-    `canonical` says that no lane holds a NaN other than the protocol's.
+    `canonical` says that no lane holds a NaN other than the protocol's; `pattern` is that of a
+    constant (canonical if it is a float).
     """
 
     name: str
     letter: str
     width: int
     canonical: bool = False
+    pattern: int | None = None
 
     @property
     def type(self) -> str:
@@ -56,8 +60,10 @@ def float_text(pattern: int) -> str:
 def constant(pattern: int, letter: str) -> Value:
     """Return a 32-bit pattern as a scalar register of either kind."""
     if letter == "f":
-        return Value(float_text(pattern), "f", 1, canonical=True)
-    return Value(str(pattern - (1 << 32) if pattern >> 31 else pattern), "i", 1)
+        pattern = canonical(Float32(pattern))
+        return Value(float_text(pattern), "f", 1, canonical=True, pattern=pattern)
+    text = str(pattern - (1 << 32) if pattern >> 31 else pattern)
+    return Value(text, "i", 1, pattern=pattern)
 
 
 def widened(em: Emitter, value: Value, width: int) -> Value:
@@ -65,7 +71,7 @@ def widened(em: Emitter, value: Value, width: int) -> Value:
     if value.width == width:
         return value
     name = em.splat(ELEMENT[value.letter], value.name, width)
-    return Value(name, value.letter, width, value.canonical)
+    return Value(name, value.letter, width, value.canonical, value.pattern)
 
 
 def bits_of(em: Emitter, value: Value) -> Value:
@@ -107,6 +113,10 @@ def emit(em: Emitter, op: Op, operands: list[Value]) -> Value:
     letter = SIGNATURES[op].result
     if op is Op.F2BITS:
         return bits_of(em, operands[0])
+    if op in (Op.MAX, Op.MIN):
+        for number, other in (operands, operands[::-1]):
+            if number.pattern is not None and number.pattern != NAN:
+                return _limited(em, op, widened(em, other, width), number)
     a, *rest = [widened(em, value, width).name for value in operands]
     kind = vector(ELEMENT[SIGNATURES[op].operands[-1]], width)
     words, flags = vector("i32", width), vector("i1", width)
@@ -137,6 +147,21 @@ def emit(em: Emitter, op: Op, operands: list[Value]) -> Value:
     else:  # BITS2F
         name = em.op(f"bitcast {kind} {a} to {result}")
     return Value(name, letter, width, known)
+
+
+def _limited(em: Emitter, op: Op, x: Value, limit: Value) -> Value:
+    """Return MAX or MIN of `x` and a constant that is no NaN: one comparison and one choice.
+
+    A NaN compares false and stays. Zeros of either sign compare equal, so where the limit is the
+    zero that must win (+0 of MAX, -0 of MIN) an equal `x` gives way to it.
+    """
+    relation = "lt" if op is Op.MAX else "gt"
+    if limit.pattern == (0 if op is Op.MAX else SIGN):
+        relation = relation[0] + "e"
+    bound, flags = widened(em, limit, x.width).name, vector("i1", x.width)
+    beyond = em.op(f"fcmp o{relation} {x.type} {x.name}, {bound}")
+    name = em.op(f"select {flags} {beyond}, {x.type} {bound}, {x.type} {x.name}")
+    return Value(name, "f", x.width, x.canonical)
 
 
 def _high_product(em: Emitter, a: str, b: str, width: int) -> str:
