@@ -30,7 +30,7 @@ def _bitcourt(name: str, threads: int) -> Callable[[], None]:
 
     def step() -> None:
         nonlocal state, count
-        state, count = executor.step(state, count), count + 1
+        state, count = executor.step(state, count, out=state), count + 1
 
     return step
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Time of each node of a training step, and of torch's own operators: `python -m bench.profile M`.
 
-Kernels run in program order on one thread, where the step would run them and on the same memory,
-but each as a call of its own, so that it can be timed.
+Kernels run on one thread in the order and on the memory of a step, but each as a call of its own,
+so that it can be timed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 
 from bench.models import NAMES, missing, model
@@ -25,13 +25,16 @@ from protocol.executor.emitter import Emitter
 from protocol.executor.gemm.plan import find_product
 from protocol.executor.kernel import Context
 from protocol.executor.lane_kernel import is_lane_fold
-from protocol.executor.module import build_module
-from protocol.executor.native import Library
-from protocol.executor.plan import COMPUTED, sources
+from protocol.executor.memory import Placement
+from protocol.executor.order import sources
 from protocol.executor.scatter_kernel import find_scatter
 from protocol.executor.target import host_target
+from protocol.executor.team import address
 from protocol.program import Fold, Kind, Node, Program
 
+KERNEL: Final = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
+)
 ROUNDS: Final = 7
 LISTED: Final = 25
 """Nodes that are printed one by one, the slowest first."""
@@ -70,35 +73,31 @@ def family(program: Program, node: Node) -> str:
 class _Separate(NativeExecutor):
     """An executor that calls each kernel on its own and keeps how long each call took."""
 
-    def separate(self) -> None:
-        """Compile once more, with a segment for each computed node."""
-        nodes = self.program.nodes
-        self.numbers = [n for n, node in enumerate(nodes) if node.kind in COMPUTED]
-        self.times: dict[int, list[float]] = {n: [] for n in self.numbers}
-        module = build_module(self.program, host_target(), parallel=False, separate=True)
-        self._library = Library(module.text, host_target())
-        self._segments = [(s, self._library.segment(s.name)) for s in module.segments]
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle.program, bundle.inputs(bytes(32)))
+        self.times: dict[int, list[float]] = {n: [] for n in self.order.numbers}
 
-    def _call(self, table: np.ndarray[Any, np.dtype[np.uint64]]) -> None:
-        table[-2] = self._scratch[0].ctypes.data
-        pointer = table.ctypes.data
-        for number, (_, function) in zip(self.numbers, self._segments, strict=True):
+    def _run(self, place: Placement) -> None:
+        scratch = address(self.team.scratch[0])
+        for number, (entry, offset, units) in zip(
+            self.order.numbers, self.team.script.calls.tolist(), strict=True
+        ):
+            kernel, pointers = KERNEL(entry), address(place.pointers) + offset
             began = time.perf_counter()
-            function(pointer, 0, 1)
+            kernel(pointers, scratch, 0, units)
             self.times[number].append(time.perf_counter() - began)
 
 
 def profile(bundle: Bundle) -> list[Timed]:
     """Return every computed node of a step with its time, in program order."""
     program = bundle.program
-    executor = _Separate(program, bundle.inputs(bytes(32)))
-    executor.separate()
+    executor = _Separate(bundle)
     for round_ in range(ROUNDS + 1):
         if round_ == 1:  # the first touches new memory
-            executor.times = {n: [] for n in executor.numbers}
+            executor.times = {n: [] for n in executor.times}
         executor.step(bundle.state, 7)
     result = []
-    for number in executor.numbers:
+    for number in sorted(executor.times):
         node = program.nodes[number]
         if node.fold is Fold.DOT:
             amount = 2.0 * node.numel * node.terms

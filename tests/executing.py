@@ -7,17 +7,22 @@ additions are binary32, and `fma_by_doubles` is a fused multiply-add without fus
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from protocol.execution import Bits
 from protocol.executor import CompiledExecutor, Target, host_target
-from protocol.program import Program
+from protocol.executor.module import Call, build_module
+from protocol.executor.order import Order, make_order
+from protocol.executor.plan import Plan, make_plan
+from protocol.executor.schedule import Task, make_tasks, waits
+from protocol.ops import Op
+from protocol.program import Flat, Kind, Program
 from protocol.reference import ReferenceExecutor
 from tests import float_vectors
-from tests.hand_built import Case, case_of
+from tests.hand_built import Builder, Case, case_of, expression
 
 TARGETS = {
     "this machine": host_target(),
@@ -68,6 +73,39 @@ def result(program: Program, *data: Bits, target: Target | None = None, threads:
     inputs = replace(case.inputs, data=data)
     executor = CompiledExecutor(program, inputs, threads=threads, target=target)
     return executor.step(case.state, 0)[0]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an executor makes of a program before it compiles."""
+
+    calls: dict[int, Call]
+    order: Order
+    plan: Plan
+    waits: dict[int, set[int]]
+
+
+def prepared(program: Program, kept: frozenset[int] = frozenset()) -> Prepared:
+    calls = build_module(program, host_target()).calls
+    overwritable = {n: call.overwritable for n, call in calls.items()}
+    order = make_order(program, overwritable)
+    plan = make_plan(program, order, overwritable, kept)
+    sizes = {n: 4 * node.numel for n, node in enumerate(program.nodes)}
+    return Prepared(calls, order, plan, waits(order, plan, sizes))
+
+
+def tasks_of(program: Program, threads: int) -> list[Task]:
+    found = prepared(program)
+    return make_tasks(found.order, found.calls, found.waits, threads)
+
+
+def chain_of_maps(length: int, numel: int = 1000) -> Program:
+    """Doublings of the state, one after the other."""
+    b = Builder()
+    number = b.leaf(Kind.INPUT, (numel,))
+    for _ in range(length):
+        number = b.map((numel,), expression([Flat(number), Flat(number)], (Op.ADD, (0, 1))))
+    return b.finish([number])
 
 
 def numbers(seed: int, *shape: int) -> Bits:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from protocol.execution import Bits, Executor
 from protocol.executor import CompiledExecutor, Target, check, host_target, self_check
 from protocol.executor.canary import CANARY_DIGEST, canary, digest
 from protocol.executor.module import build_module
-from protocol.executor.plan import make_plan
 from protocol.fold import levels
 from protocol.ops import SIGNATURES, Op
 from protocol.program import (
@@ -34,7 +32,6 @@ from protocol.program import (
     Instruction,
     Kind,
     Node,
-    Program,
     Term,
     View,
 )
@@ -45,9 +42,11 @@ from tests.executing import (
     USABLE,
     assert_equal,
     assert_like_reference,
+    chain_of_maps,
     numbers,
     result,
     targets,
+    tasks_of,
     two_targets,
 )
 from tests.hand_built import HAND_BUILT, Builder, Case, along, case_of, expression
@@ -194,10 +193,9 @@ def test_number_of_threads_changes_no_bit() -> None:
     final = b.map((150, 130), expression([Flat(total)], *code, immediates=[0x3F000001]))
     program = b.finish([final])
     data = numbers(1, 130, 300), numbers(2, 300, 150)
-    parallel = build_module(program, host_target(), parallel=True)
-    assert any(segment.units > 1 for segment in parallel.segments)
+    assert any(task.chunks > 1 for task in tasks_of(program, threads=2))
     wanted = result(program, *data)
-    for threads in (2, 3):
+    for threads in (2, 3, 4):
         assert_equal(result(program, *data, threads=threads), wanted, f"{threads} threads")
 
 
@@ -228,46 +226,13 @@ def test_arrays_of_any_layout_are_read_right() -> None:
     assert_equal(CompiledExecutor(case.program, inputs).step(case.state, 0)[0], wanted[0], "data")
 
 
-def chain_of_maps(length: int, numel: int = 1000) -> Program:
-    b = Builder()
-    number = b.leaf(Kind.INPUT, (numel,))
-    for _ in range(length):
-        number = b.map((numel,), expression([Flat(number), Flat(number)], (Op.ADD, (0, 1))))
-    return b.finish([number])
-
-
-def test_memory_of_a_step_is_that_of_its_live_tensors() -> None:
-    plan = make_plan(chain_of_maps(50))
-    assert len(plan.offsets) == 49  # all but the result
-    assert plan.size <= 2 * 4096
-    assert all(a != b for a, b in pairwise(plan.offsets.values()))
-
-
 def test_equal_nodes_share_one_kernel() -> None:
-    module = build_module(chain_of_maps(50), host_target(), parallel=False)
+    module = build_module(chain_of_maps(50), host_target())
     # The first reads raw state, the others only what a kernel has made canonical.
-    assert module.text.count("define void") == 2
-    assert module.text.count("call void @kernel0") == 1
-    assert module.text.count("call void @kernel1") == 49
-
-
-@settings(max_examples=15)
-@given(case=cases())
-def test_live_tensors_never_overlap_in_the_arena(case: Case) -> None:
-    nodes = case.program.nodes
-    plan = make_plan(case.program)
-    last = {n: n for n in plan.offsets}
-    for number, node in enumerate(nodes):
-        if node.expression is not None:
-            for operand in node.expression.operands:
-                if isinstance(operand, (Flat, View)):
-                    last[operand.source] = number
-    for a in plan.offsets:
-        for c in plan.offsets:
-            if a < c <= last[a]:
-                ends = (plan.offsets[n] + 4 * nodes[n].numel for n in (a, c))
-                first, second = ends
-                assert first <= plan.offsets[c] or second <= plan.offsets[a]
+    assert module.text.count("define void @kernel") == 2
+    kernels = [call.kernel for call in module.calls.values()]
+    assert len(kernels) == 50
+    assert len(set(kernels)) == 2
 
 
 # Refusals and the self-check ---------------------------------------------------------------------

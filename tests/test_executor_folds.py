@@ -238,7 +238,7 @@ def test_scatter_add_of_three_levels_is_exact() -> None:
 
 def test_scatter_is_recognized_and_costs_no_scan_of_all_rows() -> None:
     """50,000 rows times 2,000 positions would be 1.6e9 terms; visited ones are 32,000."""
-    module = build_module(scatter(50_000, 16, 2_000), host_target(), parallel=False)
+    module = build_module(scatter(50_000, 16, 2_000), host_target())
     assert module.scratch == 4 * (256 * 16 + 256 + 50_000)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.execution import Bits
-from protocol.executor import NativeExecutor, Target, host_target, module
+from protocol.executor import NativeExecutor, Target, host_target, schedule
 from protocol.executor.access import body_of
 from protocol.executor.emitter import Emitter
 from protocol.executor.gemm.plan import Plan, find_product
@@ -143,7 +143,7 @@ def padded(
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets threads share out even the smallest product."""
-    monkeypatch.setattr(module, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(schedule, "CHUNK_WORK", 1)
 
 
 @pytest.mark.usefixtures("shared")

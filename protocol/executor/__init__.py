@@ -4,8 +4,9 @@
 `access` reduces views to addresses and the tests that can fail; `evaluation` emits an expression on
 scalars or vectors; `map_kernel`, `tile_kernel`, `lane_kernel`, `scatter_kernel` and `philox_kernel`
 are the loops around it, `gemm` those of products of matrices; `module` puts a program's kernels
-together, `native` compiles them, `plan` shares memory, `compiled` runs steps, `canary` and `check`
-make sure of the machine.
+together, `compiler` and `native` make machine code of them. `order`, `plan`, `schedule` and
+`memory` say when and where each node is computed; `driver` is the native loop over a step, `team`
+the threads in it, `compiled` the whole. `canary` and `check` make sure of the machine.
 """
 
 from protocol.executor.check import CompiledExecutor, self_check

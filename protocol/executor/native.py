@@ -1,55 +1,48 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compiles LLVM IR to machine code in this process.
+"""Machine code in this process: loads what `compiler` makes of LLVM IR.
 
-No compiler is needed on the machine: LLVM comes with llvmlite. The only symbol that kernels may
-want from outside is the C library's `fmaf`, on a CPU (or target) without fused multiply-add.
+No compiler is needed on the machine: LLVM comes with llvmlite. Symbols that the code may want from
+outside are all of the C library: `fmaf`, on a CPU (or target) without fused multiply-add, and what
+`driver` declares.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import llvmlite.binding as llvm
 
 from protocol.errors import NumericsError
+from protocol.executor.compiler import compile_text, initialize
 from protocol.executor.target import Target
 
-SEGMENT: Final = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-
-
-@lru_cache(maxsize=1)
-def _initialize() -> None:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Library:
-    """Machine code of one module; it lives as long as this object."""
+    """Machine code of one or more modules; it lives as long as this object."""
 
-    def __init__(self, text: str, target: Target, speed: int = 3) -> None:
-        """Compile IR text. Raises NumericsError where LLVM cannot compile for the target."""
-        _initialize()
-        machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=target.cpu, features=target.features, opt=speed, codemodel="jitdefault"
-        )
+    def __init__(self, parts: Sequence[str], target: Target, speed: int = 3) -> None:
+        """Compile IR texts. Raises NumericsError where LLVM cannot compile for the target."""
+        initialize()
         try:
-            module = llvm.parse_assembly(text)
-            module.verify()
+            objects = [compile_text(t, target.cpu, target.features, speed) for t in parts]
         except RuntimeError as error:
             raise NumericsError(f"LLVM refuses a generated kernel: {error}") from error
-        module.triple = machine.triple
-        module.data_layout = str(machine.target_data)
-        tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
-        # Kernels are written in vectors; looking for more of them only costs compile time.
-        tuning.loop_vectorization = tuning.slp_vectorization = False
-        builder = llvm.create_pass_builder(machine, tuning)
-        builder.getModulePassManager().run(module, builder)
-        self._machine: Any = machine
-        self._engine: Any = llvm.create_mcjit_compiler(module, machine)
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=target.cpu, features=target.features, codemodel="jitdefault", jit=True
+        )
+        self._engine: Any = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        for one in objects:
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(one))
         self._engine.finalize_object()
 
-    def segment(self, name: str) -> Any:
-        """Return a segment as a ctypes function `(table, begin, end) -> int`."""
-        return SEGMENT(self._engine.get_function_address(name))
+    def address(self, name: str) -> int:
+        """Return where a function begins."""
+        return int(self._engine.get_function_address(name))
+
+    def function(self, name: str) -> Callable[[int, int], int]:
+        """Return a function `i32 (ptr, ptr)`; a call of it lets other Python threads run."""
+        return ENTRY(self.address(name))

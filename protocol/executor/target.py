@@ -59,3 +59,10 @@ class Target:
 def host_target() -> Target:
     """Return this machine."""
     return Target(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """Return this machine's architecture as LLVM names it, such as `x86_64`; Linux only."""
+    triple = llvm.get_default_triple()
+    return triple.split("-")[0] if "linux" in triple else "unknown"
