@@ -225,12 +225,12 @@ def body_of(program: Program, node: Node) -> Body:
         accesses.append(access)
         ranges.append(_value_range(program, operand, access, extents, ranges))
     out = row_major(node.shape)
-    return _merged(
+    return merged(
         Body(extents, len(node.shape), out, tuple(accesses), tuple(ranges), tuple(sources))
     )
 
 
-def _merged(body: Body) -> Body:
+def merged(body: Body) -> Body:
     """Drop axes of extent 1, and merge neighbours that every affine form walks as one."""
     affines = [body.out, *(a for access in body.accesses for a in access.affines())]
     groups: list[list[int]] = []

@@ -150,6 +150,10 @@ class Emitter:
         """Return the smaller of two signed i64."""
         return self.call("i64", "llvm.smin.i64", [("i64", a), ("i64", str(b))])
 
+    def most(self, a: str, b: str | int) -> str:
+        """Return the larger of two signed i64."""
+        return self.call("i64", "llvm.smax.i64", [("i64", a), ("i64", str(b))])
+
     def unravel(self, index: str, sizes: tuple[int, ...]) -> list[str]:
         """Return the row-major coordinates of a nonnegative i64 index."""
         result: list[str] = []

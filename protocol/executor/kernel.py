@@ -78,7 +78,7 @@ def window(em: Emitter, index: str, extent: int, width: int) -> str:
 
 def out_index(context: Context, coordinates: Sequence[str]) -> str:
     """Return the flat index of the output element at merged output coordinates."""
-    em, result = context.em, "0"
+    em, result = context.em, str(context.body.out.offset)
     for axis, coef in context.body.out.axes:
         result = em.add(result, em.mul(coordinates[axis], coef))
     return result

@@ -92,7 +92,9 @@ class _Builder:
         node = self.program.nodes[number]
         body = _NOTHING if node.kind is Kind.RAND else body_of(self.program, node)
         key = _normalized(node, body)
-        shared = overwritable(body, self.target) if node.kind is Kind.MAP else frozenset()
+        shared: frozenset[int] = frozenset()
+        if node.kind is Kind.MAP:
+            shared = overwritable(body, node.body, self.target)
         if key not in self.kernels:
             self.kernels[key] = self._generate(len(self.kernels), node, body, shared)
         name, shape = self.kernels[key]
