@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -29,6 +30,10 @@ DECOMPOSED: Final = (
     aten._softmax.default,
     aten._log_softmax.default,
     aten.native_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit.no_stats,
+    aten._native_batch_norm_legit_functional.default,
+    aten._native_batch_norm_legit_no_training.default,
     aten.native_layer_norm.default,
     aten.native_group_norm.default,
     aten.gelu.default,
@@ -218,18 +223,18 @@ def capture(
     def whole(*flat: Tensor) -> list[Tensor]:
         p, o, s, (number,), b = _cut(flat, sizes)
 
-        def objective(parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-            return step.value(parameters, o, b)
-
-        gradients, (loss, after_others) = torch.func.grad_and_value(objective, has_aux=True)(p)
-        after, after_slots = optimizer.run(p, gradients, s, number)
-        return [*after, *after_others, *after_slots, loss]
+        leaves = [tensor.detach().requires_grad_() for tensor in p]
+        loss, after_others = step.value(leaves, o, b)
+        gradients = torch.autograd.grad(loss, leaves)
+        with torch.no_grad():
+            after, after_slots = optimizer.run(p, gradients, s, number)
+        return [*after, *(t.detach() for t in after_others), *after_slots, loss.detach()]
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
     paths = Paths()
     with _as_trace_errors(), _marking(step.module, paths):
         module = make_fx(
-            torch.func.functionalize(whole),
+            dispatch_functionalize(whole, FunctionalTensorMode()),
             decomposition_table=_decompositions(),
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
