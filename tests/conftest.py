@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all tests share: one thread each, a Hypothesis profile, and the gas snapshot."""
+"""What all tests share: one thread each, a Hypothesis profile, kernels, and the gas snapshot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +25,14 @@ settings.register_profile("fuzz", max_examples=2_000, print_blob=True, **_SLOW_I
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "gas.json"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled kernels for this run only; workers inherit the folder."""
+    if not hasattr(config, "workerinput"):
+        folder = TemporaryDirectory(prefix="bitcourt-kernels-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["BITCOURT_KERNEL_CACHE"] = folder.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

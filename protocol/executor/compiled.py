@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,11 @@ from protocol.executor.team import Team, make_script
 from protocol.program import Program
 from protocol.reference import check_inputs
 from protocol.validate import validate
+
+
+@lru_cache(maxsize=8)
+def _driver(target: Target) -> Library:
+    return Library([driver_text(target, machine())], target)
 
 
 def _watched_nodes(program: Program, names: Sequence[str]) -> dict[str, int]:
@@ -82,8 +88,7 @@ class NativeExecutor:
         names = {call.kernel for call in module.calls.values()}
         addresses = {name: self._kernels.address(name) for name in names}
         script = make_script(self.order, module, addresses, tasks, len(program.nodes))
-        driver = Library([driver_text(target, machine())], target)
-        self.team = Team(driver, script, module.scratch, threads if tasks else 1)
+        self.team = Team(_driver(target), script, module.scratch, threads if tasks else 1)
         self._memory = Memory(program, inputs, self.order, self.plan, script.places)
         self._lock = threading.Lock()
 
