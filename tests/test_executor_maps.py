@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocol.executor import CompiledExecutor, Target, host_target
 from protocol.executor.access import body_of
 from protocol.executor.map_kernel import find_turn
+from protocol.executor.module import build_module
 from protocol.executor.regions import MAX_REGIONS, Region, regions
 from protocol.ops import Op
 from protocol.program import Dim, DType, Flat, Iota, Kind, Operand, Program, Shape, Term, View
@@ -209,3 +210,28 @@ def test_a_transposed_operand_is_turned(shape: Shape) -> None:
     (box,) = boxes_of(program, 1)
     turn = find_turn(box, host_target().width)
     assert (turn is not None) == (shape[-2] >= 4)
+
+
+@targets
+def test_slices_at_different_places_share_one_kernel(target: Target) -> None:
+    """As the steps of a recurrent network do: where a slice begins is in the pointer."""
+    b = Builder()
+    source = b.leaf(Kind.DATA, (12, 20))
+    for row in range(11):
+        columns = Dim(20, (Term(1, 1),), 2)
+        views = [View(source, (Dim(12, (), at), columns)) for at in (row, 11)]
+        b.map((1, 18), expression(views, (Op.SUB, (0, 1))))
+    program = b.finish([1])
+    assert build_module(program, target).text.count("define void @kernel") == 1
+    assert_like_reference(case_of(program), target)
+
+
+def test_an_operand_that_is_read_at_two_places_is_not_overwritten() -> None:
+    b = Builder()
+    state = b.leaf(Kind.INPUT, (64,))
+    after = View(state, (Dim(64, (Term(0, 1),), 1),))
+    number = b.map((64,), expression([Flat(state), after], (Op.ADD, (0, 1))))
+    alone = b.map((64,), expression([Flat(state)], (Op.ADD, (0, 0))))
+    calls = build_module(b.finish([number]), host_target()).calls
+    assert calls[number].overwritable == frozenset()
+    assert calls[alone].overwritable == {state}

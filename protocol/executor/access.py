@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from protocol.float32 import signed
 from protocol.program import INDIRECT, Flat, Iota, Kind, Node, Program, Shape, Term, View
@@ -186,6 +187,17 @@ def _value_range(program: Program, operand: Flat | View | Iota, access: Access,
     return low, high
 
 
+class Source(NamedTuple):
+    """What a parameter of a kernel points to: element `offset` of a node's output.
+
+    It may lie before the output or after it: what is outside is never read. With offsets in the
+    pointers, the kernels of steps through time are one kernel.
+    """
+
+    node: int
+    offset: int
+
+
 @dataclass(frozen=True)
 class Body:
     """The operands of a MAP or FOLD over merged axes, ready for a kernel."""
@@ -199,8 +211,8 @@ class Body:
     accesses: tuple[Access, ...]
     ranges: tuple[Range, ...]
     """Bounds of each operand's value as a signed integer (f32 operands: of no use)."""
-    sources: tuple[int, ...]
-    """Node number of each parameter."""
+    sources: tuple[Source, ...]
+    """What each parameter points to."""
 
 
 def body_of(program: Program, node: Node) -> Body:
@@ -208,20 +220,25 @@ def body_of(program: Program, node: Node) -> Body:
     extents = node.shape + node.reduce
     accesses: list[Access] = []
     ranges: list[Range] = []
-    sources: dict[int, int] = {}
+    sources: dict[Source, int] = {}
     for operand in node.body.operands:
         if isinstance(operand, Iota):
             access = Access("i", address=_affine(operand.terms, operand.offset, extents))
         else:
             source = program.nodes[operand.source]
-            letter = "i" if source.dtype else "f"
-            number = sources.setdefault(operand.source, len(sources))
             clean = source.kind in (Kind.MAP, Kind.FOLD)
-            access = Access(letter, number, canonical=clean)
+            access = Access("i" if source.dtype else "f", 0, canonical=clean)
             if isinstance(operand, Flat):
-                access = Access(letter, number, row_major(node.shape), canonical=clean)
+                access = replace(access, address=row_major(node.shape))
             else:
                 access = _view(operand, extents, ranges, access)
+            address = access.address
+            place = Source(operand.source, address.offset)
+            access = replace(
+                access,
+                source=sources.setdefault(place, len(sources)),
+                address=Affine(0, address.axes, address.values),
+            )
         accesses.append(access)
         ranges.append(_value_range(program, operand, access, extents, ranges))
     out = row_major(node.shape)

@@ -89,7 +89,7 @@ class NativeExecutor:
         addresses = {name: self._kernels.address(name) for name in names}
         script = make_script(self.order, module, addresses, tasks, len(program.nodes))
         self.team = Team(_driver(target), script, module.scratch, threads if tasks else 1)
-        self._memory = Memory(program, inputs, self.order, self.plan, script.places)
+        self._memory = Memory(program, inputs, self.order, self.plan, script)
         self._lock = threading.Lock()
 
     def step(

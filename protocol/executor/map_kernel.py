@@ -60,7 +60,12 @@ def overwritable(body: Body, expression: Expression, target: Target) -> frozense
         for access in body.accesses
         if access.address != body.out or access.tests or access.quotients or access.outside
     }
-    own = frozenset(range(len(body.sources))) - elsewhere
+    nodes = [source.node for source in body.sources]
+    own = frozenset(
+        parameter
+        for parameter, source in enumerate(body.sources)
+        if parameter not in elsewhere and source.offset == 0 and nodes.count(source.node) == 1
+    )
     if own and all(_Steps(box, target).exact for box in regions(body, expression, target.width)):
         return own
     return frozenset()

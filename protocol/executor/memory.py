@@ -16,7 +16,7 @@ from protocol.execution import Bits, Inputs
 from protocol.executor.destination import check_destination, is_plain
 from protocol.executor.order import COMPUTED, Order
 from protocol.executor.plan import Plan
-from protocol.executor.team import Addresses, address, aligned
+from protocol.executor.team import Addresses, Script, address, aligned
 from protocol.float32 import WORD
 from protocol.program import Kind, Program
 from protocol.randomness import sample_array
@@ -48,10 +48,10 @@ class Memory:
         inputs: Inputs,
         order: Order,
         plan: Plan,
-        places: npt.NDArray[np.intp],
+        script: Script,
     ) -> None:
         """Take the inputs as they are: they are read anew in every step."""
-        self._program, self._plan, self._places = program, plan, places
+        self._program, self._plan, self._script = program, plan, script
         self._direct = order.direct
         self._seed = inputs.seed
         self._words = np.zeros(3, np.uint32)
@@ -180,7 +180,7 @@ class Memory:
     def _pointers(self, state: Sequence[Bits]) -> Addresses:
         for number in self._inputs:
             self._table[number] = address(state[self._program.nodes[number].index])
-        return self._table[self._places]
+        return self._table[self._script.places] + self._script.offsets
 
     def _remembered(self, arrays: Sequence[Bits]) -> Addresses | None:
         """Return the pointers of an earlier step with these very arrays, which were checked."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.executor.access import Affine, Body, body_of
+from protocol.executor.access import Affine, Body, Source, body_of
 from protocol.executor.emitter import Emitter
 from protocol.executor.gemm.kernel import emit_product
 from protocol.executor.gemm.plan import find_product
@@ -36,13 +36,13 @@ class Call:
     node: int
     kernel: str
     """Name of the function by which the kernel is entered."""
-    sources: tuple[int, ...]
-    """Nodes whose outputs follow the result among the pointers."""
+    sources: tuple[Source, ...]
+    """What the pointers after that of the result point to."""
     shape: Shape
     work: int
     """Primitives, roughly."""
     overwritable: frozenset[int]
-    """Those of `sources` whose memory may be that of the result."""
+    """Nodes among `sources` whose memory may be that of the result."""
     random: bool
     """Whether the step's number and key follow as the last pointer."""
 
@@ -101,7 +101,7 @@ class _Builder:
         work = node.numel * node.terms
         if node.expression is not None:
             work *= 1 + len(node.body.instructions)
-        places = frozenset(body.sources[parameter] for parameter in shared)
+        places = frozenset(body.sources[parameter].node for parameter in shared)
         return Call(number, name, body.sources, shape, work, places, node.kind is Kind.RAND)
 
     def _generate(

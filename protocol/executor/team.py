@@ -50,6 +50,8 @@ class Script:
     after: Words
     places: npt.NDArray[np.intp]
     """Per pointer of each call: the node it belongs to, or the number of nodes for RAND's words."""
+    offsets: Addresses
+    """Per pointer of each call: its distance from where that begins, in bytes mod 2**64."""
 
 
 def make_script(
@@ -57,13 +59,16 @@ def make_script(
 ) -> Script:
     """Lay out a step; `kernels` are addresses by name."""
     calls: list[tuple[int, int, int]] = []
-    places: list[int] = []
+    places: list[tuple[int, int]] = []
     for number in order.numbers:
         call = module.calls[number]
         calls.append((kernels[call.kernel], 8 * len(places), call.shape.units))
-        places += [number, *call.sources]
+        places += [
+            (number, 0),
+            *((source.node, 4 * source.offset % (1 << 64)) for source in call.sources),
+        ]
         if call.random:
-            places.append(nodes)
+            places.append((nodes, 0))
     rows: list[tuple[int, ...]] = []
     after: list[int] = []
     for task in tasks:
@@ -73,7 +78,8 @@ def make_script(
         np.array(calls, np.int64).reshape(-1, driver.CALL),
         np.array(rows, np.int64).reshape(-1, driver.TASK),
         np.array(after, np.int64),
-        np.array(places, np.intp),
+        np.array([place for place, _ in places], np.intp),
+        np.array([offset for _, offset in places], np.uint64),
     )
 
 
