@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.hashing import hashing
-from bench.kernels import gemm
+from bench.kernels import convolution, gemm
 from bench.measure import Result
 from bench.steps import steps
 
@@ -19,6 +19,7 @@ RESULTS: Final = Path(__file__).parent / "results.json"
 FAMILIES: Final[dict[str, Callable[[], Iterator[Result]]]] = {
     "hashing": hashing,
     "gemm": gemm,
+    "convolution": convolution,
     "steps": steps,
 }
 

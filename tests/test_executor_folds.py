@@ -135,8 +135,8 @@ def test_matrix_product_with_underflow_and_signed_zero_is_exact() -> None:
 
 
 def test_products_of_three_levels_and_of_batches_are_exact() -> None:
-    left, right = numbers(5, 2, 65_800), numbers(6, 65_800, 3)
-    found = result(gemm(2, 65_800, 3, False, False), left, right)
+    left, right = numbers(5, 3, 65_800), numbers(6, 65_800, 11)
+    found = result(gemm(3, 65_800, 11, False, False), left, right)
     assert_equal(found, product(left, right), "K = 65,800")
     b = Builder()
     sources = b.leaf(Kind.DATA, (3, 29, 40)), b.leaf(Kind.DATA, (3, 21, 40), index=1)

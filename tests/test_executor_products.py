@@ -26,9 +26,9 @@ from tests import float_vectors
 from tests.executing import USABLE, assert_equal, combined
 from tests.hand_built import Builder, Case, along, case_of, expression
 
-ROWS = (1, 2, 3, 5, 6, 7, 12, 13, 40)
-COLUMNS = (1, 2, 4, 7, 8, 9, 15, 16, 17, 24, 31, 33, 130)
-TERMS = (1, 2, 3, 7, 8, 9, 16, 28, 255, 256, 257, 513)
+ROWS = (2, 3, 5, 6, 7, 12, 13, 40, 1)
+COLUMNS = (2, 4, 7, 8, 9, 15, 16, 17, 24, 31, 33, 130, 1)
+TERMS = (2, 3, 7, 8, 9, 16, 28, 255, 256, 257, 513, 1)
 MOST = 300_000
 """Outputs times terms of one example."""
 
@@ -140,6 +140,47 @@ def padded(
     return View(view.source, tuple(dims), fill), tuple(d.size for d in dims)
 
 
+@st.composite
+def convolutions(draw: st.DrawFn) -> Program:
+    """A convolution or one of its gradients: padded, strided, dilated windows of few pixels."""
+
+    def one(*values: int) -> int:
+        return draw(st.sampled_from(values))
+
+    images, channels, filters, taps = one(2, 3, 16, 1), one(1, 2, 3, 8), one(2, 7, 16), one(3, 1, 2)
+    stride, dilation, padding = one(1, 1, 2, 3), one(1, 1, 2), one(1, 0, 2)
+    size = one(8, 16, 5, 7, 12)
+    out = max(1, (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1)
+    image, kernel = (images, channels, size, size), (filters, channels, taps, taps)
+    result = (images, filters, out, out)
+
+    def windows(place: int, tap: int) -> Dim:
+        return Dim(size, (Term(place, stride), Term(tap, dilation)), -padding)
+
+    def spread(position: int, tap: int) -> Dim:
+        terms = (Term(position, 1), Term(tap, -dilation))
+        return Dim(out, terms, padding, dilation=stride)
+
+    fill = draw(st.sampled_from((0, 0, 0x3F800000)))
+    kind = draw(st.sampled_from(("forward", "input", "weight")))
+    if kind == "forward":
+        dims = (
+            Dim(images, (Term(0, 1),)),
+            Dim(channels, (Term(4, 1),)),
+            windows(2, 5),
+            windows(3, 6),
+        )
+        views = [View(0, dims, fill), along(1, kernel, (1, 4, 5, 6))]
+        return program_of(result, kernel[1:], views, [image, kernel])
+    if kind == "input":
+        dims = Dim(images, (Term(0, 1),)), Dim(filters, (Term(4, 1),)), spread(2, 5), spread(3, 6)
+        views = [View(0, dims, fill), along(1, kernel, (4, 1, 5, 6))]
+        return program_of(image, (filters, taps, taps), views, [result, kernel])
+    dims = Dim(images, (Term(4, 1),)), Dim(channels, (Term(1, 1),)), windows(5, 2), windows(6, 3)
+    views = [along(0, result, (4, 0, 5, 6)), View(1, dims, fill)]
+    return program_of(kernel, (images, out, out), views, [result, image])
+
+
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets threads share out even the smallest product."""
@@ -147,9 +188,20 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shared")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(program=products(), seed=st.integers(0, 99), wild=st.booleans(), threads=st.booleans())
 def test_products_of_any_layout_have_the_specified_bits(
+    program: Program, seed: int, wild: bool, threads: bool
+) -> None:
+    case = case_of(program, seed, wild=wild)
+    found = computed(case, host_target(), threads=3 if threads else 1)
+    assert_equal(found, expected(case), program)
+
+
+@pytest.mark.usefixtures("shared")
+@settings(max_examples=50, deadline=None)
+@given(program=convolutions(), seed=st.integers(0, 99), wild=st.booleans(), threads=st.booleans())
+def test_convolutions_and_their_gradients_have_the_specified_bits(
     program: Program, seed: int, wild: bool, threads: bool
 ) -> None:
     case = case_of(program, seed, wild=wild)
@@ -173,10 +225,26 @@ OTHERS = {
 
 @pytest.mark.parametrize("target", OTHERS.values(), ids=OTHERS)
 @settings(max_examples=15, deadline=None)
-@given(program=products(), seed=st.integers(0, 99))
+@given(program=st.one_of(products(), convolutions()), seed=st.integers(0, 99))
 def test_other_targets_have_the_same_bits(target: Target, program: Program, seed: int) -> None:
     case = case_of(program, seed, wild=False)
     assert_equal(computed(case, target), expected(case), program)
+
+
+@pytest.mark.parametrize(("images", "filters"), [(9, 24), (9, 3), (5, 8)])
+def test_long_weight_gradients_are_packed_chunk_by_chunk(images: int, filters: int) -> None:
+    """2,304 or 1,280 terms over images of 16 x 16, whose windows are the right or left factor."""
+    image, result, kernel = (images, 2, 16, 16), (images, filters, 16, 16), (filters, 2, 3, 3)
+    windows = [Dim(16, (Term(5 + d, 1), Term(2 + d, 1)), -1) for d in (0, 1)]
+    dims = Dim(images, (Term(4, 1),)), Dim(2, (Term(1, 1),)), *windows
+    views = [along(0, result, (4, 0, 5, 6)), View(1, dims)]
+    program = program_of(kernel, (images, 16, 16), views, [result, image])
+    plan = plan_of(program, host_target())
+    assert plan is not None
+    assert (plan.left.box or plan.right.box) is not None
+    assert (plan.chunk < plan.terms) == (images == 9)
+    case = case_of(program, images, wild=False)
+    assert_equal(computed(case, host_target()), expected(case), "weight gradient")
 
 
 def test_the_oracle_has_the_bits_of_the_reference() -> None:

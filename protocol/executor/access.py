@@ -94,6 +94,8 @@ class Test:
     """32, 64 or 128: the true value of `affine` fits in so many bits."""
     bounded: bool
     """Whether a bound can fail at all."""
+    stride: int
+    """Elements of the source from one coordinate (divided by the dilation) to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def _view(view: View, extents: Sequence[int], values: Sequence[Range], base: Acc
             return Access(base.letter, base.source, fill=view.fill, outside=True)
         bounded = bounds[0] < low or bounds[1] >= high
         if bounded or dilation > 1:
-            tests.append(Test(affine, low, high, dilation, _bits(bounds), bounded))
+            tests.append(Test(affine, low, high, dilation, _bits(bounds), bounded, stride))
         if dilation > 1:
             quotients.append((affine, dilation, stride))
         else:
@@ -286,10 +288,7 @@ def _renumbered_access(access: Access, number: Mapping[int, int]) -> Access:
         access.source,
         _renumbered(access.address, number),
         tuple((_renumbered(a, number), d, s) for a, d, s in access.quotients),
-        tuple(
-            Test(_renumbered(t.affine, number), t.low, t.high, t.dilation, t.bits, t.bounded)
-            for t in access.tests
-        ),
+        tuple(replace(test, affine=_renumbered(test.affine, number)) for test in access.tests),
         access.fill,
         access.canonical,
         access.outside,

@@ -13,11 +13,13 @@ from typing import Final
 
 from protocol.executor.access import Affine
 from protocol.executor.evaluation import dependencies
-from protocol.executor.kernel import Context, power_below, product
+from protocol.executor.gemm.box import Box, find_box
+from protocol.executor.gemm.sizes import BOX, COLUMNS, ROWS, WHOLE
+from protocol.executor.kernel import Context, power_below, product, windows
 from protocol.program import Fold
 
-BLOCK: Final = 256
-"""Terms of a chain, and so of a block of packed factors."""
+WORTH: Final = 2
+"""Times that an element of a box must be read for filling it to pay."""
 
 
 def linear(affine: Affine, axes: tuple[int, ...], extents: tuple[int, ...]) -> int | None:
@@ -33,6 +35,9 @@ def linear(affine: Affine, axes: tuple[int, ...], extents: tuple[int, ...]) -> i
     return stride
 
 
+_NOWHERE: Final = Affine()
+
+
 @dataclass(frozen=True)
 class Factor:
     """One of the two result registers of a DOT, as a matrix of its own axes and the terms."""
@@ -42,22 +47,23 @@ class Factor:
     """Output axes that only this factor varies along."""
     batch: tuple[int, ...]
     """Output axes that it varies along together with the other."""
-    plain: bool
-    """Whether it is read at one affine address, without tests."""
-    address: Affine
-    source: int
-    own: int | None
-    """Stride of the row-major index over `axes`, if it is plain and has one."""
-    term: int | None
-    """Stride of the terms, likewise."""
     beside: int
-    """How many columns at a time, a power of two, lie side by side; 0 if columns do not."""
+    """Rows or columns that can be read as one vector, a power of two; 0 if they do not lie so."""
     along: int
-    """How many terms at a time lie side by side; 0 if terms do not."""
+    """The same of terms."""
+    plain: bool = False
+    """Whether it is read at one affine address, without tests (in a box, if it has one)."""
+    address: Affine = _NOWHERE
+    source: int = -1
+    own: int | None = None
+    """Stride of the row-major index over `axes`, if it is plain and has one."""
+    term: int | None = None
+    """Stride of the terms, likewise."""
+    box: Box | None = None
 
-    def count(self, context: Context) -> int:
+    def count(self, extents: tuple[int, ...]) -> int:
         """Return the number of its rows or columns."""
-        return product([context.extents[axis] for axis in self.axes])
+        return product([extents[axis] for axis in self.axes])
 
 
 def _operands(context: Context, register: int) -> set[int]:
@@ -74,11 +80,14 @@ def _operands(context: Context, register: int) -> set[int]:
     return set().union(*(_operands(context, argument) for argument in code.args))
 
 
-def _neighbours(context: Context, register: int, axes: tuple[int, ...]) -> int:
-    """Return into how long runs, at most a vector, the index over `axes` can be cut to be read.
+def _run(context: Context, axes: tuple[int, ...]) -> int:
+    """Return into how long pieces, at most a vector, the row-major index over `axes` can be cut."""
+    width, extent = context.target.width, context.extents[axes[-1]]
+    return width if len(axes) == 1 else min(width, extent & -extent)
 
-    Along a run all operands lie side by side or do not vary; 0 if they never do.
-    """
+
+def _computed(context: Context, register: int, axes: tuple[int, ...]) -> int:
+    """Return how many values along `axes` can be computed at a time, all their operands read so."""
     if not axes:
         return 0
     for operand in _operands(context, register):
@@ -87,26 +96,49 @@ def _neighbours(context: Context, register: int, axes: tuple[int, ...]) -> int:
             continue
         if access.quotients or access.address.values or access.address.coef(axes[-1]) not in (0, 1):
             return 0
-    width, extent = context.target.width, context.extents[axes[-1]]
-    return width if len(axes) == 1 else min(width, extent & -extent)
+    return _run(context, axes)
+
+
+def _held(
+    box: Box, axes: tuple[int, ...], reduce: tuple[int, ...], extents: tuple[int, ...]
+) -> int:
+    """Return how many elements of a box have to be held at a time, at most."""
+    most = extents[box.axes[0]]
+    for group, count in ((axes, max(ROWS, COLUMNS)), (reduce, WHOLE)):
+        if group and box.axes[0] == group[0]:
+            inner = product([extents[axis] for axis in group[1:]])
+            most = min(most, windows(count, inner) + 1)
+    return most * box.slice
 
 
 def _factor(
-    context: Context, register: int, axes: tuple[int, ...], batch: tuple[int, ...]
-) -> Factor:
+    context: Context, register: int, axes: tuple[int, ...], batch: tuple[int, ...],
+    others: tuple[int, ...],
+) -> Factor:  # fmt: skip
     accesses, extents = context.body.accesses, context.extents
     reduce = tuple(range(context.rank, len(extents)))
-    beside = _neighbours(context, register, axes)
-    along = _neighbours(context, register, reduce)
     access = accesses[register] if register < len(accesses) else None
-    if access is None or access.source < 0 or access.tests or access.quotients:
-        return Factor(register, axes, batch, False, Affine(), -1, None, None, beside, along)
-    if access.address.values:
-        return Factor(register, axes, batch, False, Affine(), -1, None, None, beside, along)
-    own = linear(access.address, axes, extents)
-    term = linear(access.address, reduce, extents)
-    address, source = access.address, access.source
-    return Factor(register, axes, batch, True, address, source, own, term, beside, along)
+    box = None
+    if access is not None and (access.tests or access.quotients):
+        reads = product([extents[axis] for axis in (*axes, *reduce)])
+        box = find_box(access, others, extents, reads // WORTH)
+        if box is not None and _held(box, axes, reduce, extents) > BOX:
+            box = None
+    if (
+        access is None
+        or access.source < 0
+        or access.address.values
+        or (box is None and (access.tests or access.quotients))
+    ):
+        beside, along = (_computed(context, register, a) for a in (axes, reduce))
+        return Factor(register, axes, batch, beside, along)
+    address = access.address if box is None else box.address
+    beside = _run(context, axes) if address.coef(axes[-1]) == 1 else 0
+    along = _run(context, reduce) if reduce and address.coef(reduce[-1]) == 1 else 0
+    return Factor(
+        register, axes, batch, beside, along, True, address, access.source,
+        linear(address, axes, extents), linear(address, reduce, extents), box,
+    )  # fmt: skip
 
 
 def find_factors(context: Context) -> tuple[Factor, Factor] | None:
@@ -121,8 +153,12 @@ def find_factors(context: Context) -> tuple[Factor, Factor] | None:
     of_second = tuple(a for a in axes if a in second and a not in first)
     if not of_first or not of_second:
         return None
+    others = tuple(a for a in axes if a not in of_first and a not in of_second)
     a, b = context.node.body.results
-    return _factor(context, a, of_first, both), _factor(context, b, of_second, both)
+    return (
+        _factor(context, a, of_first, both, others),
+        _factor(context, b, of_second, both, others),
+    )
 
 
 def neighbours(context: Context, axes: tuple[int, ...]) -> int:

@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from protocol.executor.emitter import Variable
-from protocol.executor.gemm.factor import BLOCK, Factor
+from protocol.executor.gemm.copy import Copier
+from protocol.executor.gemm.factor import Factor
+from protocol.executor.gemm.memory import Memory
 from protocol.executor.gemm.micro import Tile, call
-from protocol.executor.gemm.pack import Packer
+from protocol.executor.gemm.pack import panel_size, row_stride, tile_size
 from protocol.executor.gemm.plan import Plan
-from protocol.executor.gemm.result import Panel
+from protocol.executor.gemm.result import Gathered, Panel
+from protocol.executor.gemm.sizes import BLOCK
 from protocol.executor.kernel import Context, Shape, product, windows
-
-ALIGNMENT = 16
-"""Elements to which the packed right factor is rounded up."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,16 @@ class Place:
     """Where a unit works: coordinates of the other axes, first row and column, and their counts."""
 
     coordinates: list[str]
+    base: str
+    """Flat index of the result at row and column 0."""
     row: str
     column: str
-    rows: str
+    tiles: str
     """How many whole tiles of rows there are."""
     panels: str
     """How many whole panels of columns."""
+    rows: str
+    columns: str
     last_rows: str
     """An i1: whether the rest of the rows is in this group."""
     last_columns: str
@@ -59,13 +62,10 @@ class ProductKernel:
         self.plan = plan
         own = {*plan.left.axes, *plan.right.axes}
         self.others = [axis for axis in range(context.rank) if axis not in own]
-        packed = plan.column_group * plan.chunk if plan.pack_right != "no" else 0
-        self.left_start = windows(packed, ALIGNMENT) * ALIGNMENT
         self.row_rest = plan.rows % plan.tile.rows
         self.column_rest = plan.columns % plan.tile.columns
-        columns = plan.tile.columns
-        self.buffer = self.em.alloca("float", plan.tile.rows * columns)
-        self.table = self.em.alloca("i64", columns)
+        self.memory = Memory(context, plan)
+        self.buffer = self.em.alloca("float", plan.tile.rows * plan.tile.columns)
 
     def emit(self) -> Shape:
         """Emit the body."""
@@ -73,189 +73,170 @@ class ProductKernel:
         groups = (windows(plan.rows, plan.row_group), windows(plan.columns, plan.column_group))
         sizes = [self.context.extents[axis] for axis in self.others]
         swapped = plan.pack_right == "no"
-        sizes += reversed(groups) if not swapped else groups
-        memory = [em.variable("i64", "-1") for _ in range(2)]
+        sizes += groups if swapped else reversed(groups)
+        self.memory.begin()
         with em.loop("%begin", "%end") as unit:
             *others, first, second = em.unravel(unit, tuple(sizes))
             coordinates = ["0"] * self.context.rank
+            base = "0"
             for axis, place in zip(self.others, others, strict=True):
                 coordinates[axis] = place
+                base = em.add(base, em.mul(place, self.context.body.out.coef(axis)))
             row, column = (first, second) if swapped else (second, first)
-            self._unit(self._place(coordinates, row, column, groups), memory, (row, column))
-        size = self.left_start
-        if plan.pack_left == "tiles":
-            size += plan.row_group * plan.chunk
-        elif plan.pack_left == "rows":
-            size += plan.row_group * self._packer("0", "0").row_stride
-        return Shape(product(sizes), 4 * size)
-
-    def _packer(self, start: str, stop: str) -> Packer:
-        return Packer(self.context, self.plan, start, stop)
+            self._unit(self._place(coordinates, base, row, column, groups), (row, column))
+        return Shape(product(sizes), 4 * self.memory.size)
 
     def _place(
-        self, coordinates: list[str], row: str, column: str, groups: tuple[int, int]
+        self, coordinates: list[str], base: str, row: str, column: str, groups: tuple[int, int]
     ) -> Place:
         em, plan = self.em, self.plan
-        firsts, counts, last = [], [], []
+        firsts, wholes, counts, last = [], [], [], []
         for index, group, size, count, tile in (
             (row, plan.row_group, groups[0], plan.rows, plan.tile.rows),
             (column, plan.column_group, groups[1], plan.columns, plan.tile.columns),
         ):
-            first = em.mul(index, group)
-            whole = count // tile
             if size == 1:
                 firsts.append("0")
-                counts.append(str(whole))
+                wholes.append(str(count // tile))
+                counts.append(str(count))
                 last.append("true")
                 continue
-            done = em.mul(index, group // tile)
-            left = em.op(f"sub i64 {whole}, {done}")
+            first = em.mul(index, group)
             firsts.append(first)
-            counts.append(em.least(left, group // tile))
+            left = em.op(f"sub i64 {count // tile}, {em.mul(index, group // tile)}")
+            wholes.append(em.least(left, group // tile))
+            counts.append(em.least(em.op(f"sub i64 {count}, {first}"), group))
             last.append(em.op(f"icmp eq i64 {index}, {size - 1}"))
-        return Place(coordinates, *firsts, *counts, *last)
+        return Place(coordinates, base, *firsts, *wholes, *counts, *last)
 
-    def _unit(self, place: Place, memory: list[Variable], groups: tuple[str, str]) -> None:
-        em, plan = self.em, self.plan
+    def _unit(self, place: Place, groups: tuple[str, str]) -> None:
+        em, plan, memory = self.em, self.plan, self.memory
         whole = plan.chunk == plan.terms
+        gathered = Gathered(self.context, plan, memory.gathered)
         with em.loop(0, windows(plan.terms, plan.chunk)) as chunk:
             start = "0" if whole else em.mul(chunk, plan.chunk)
             stop = str(plan.terms)
             if not whole:
                 stop = em.least(em.add(start, plan.chunk), plan.terms)
-            packer = self._packer(start, stop)
+            right = memory.source(plan.right, place.coordinates, (place.column, place.columns),
+                                  (start, stop))  # fmt: skip
+            left = memory.source(plan.left, place.coordinates, (place.row, place.rows),
+                                 (start, stop))  # fmt: skip
             if plan.pack_right != "no":
-                with self._unless_packed(plan.right, place, memory[0], groups[1]):
-                    self._pack_right(packer, place)
+                with self._unless_packed(plan.right, place, groups[1]):
+                    packer = memory.packer(plan.right, right, start, stop)
+                    packer.panels(
+                        place.coordinates, place.column, place.panels, self.column_rest,
+                        place.last_columns,
+                    )  # fmt: skip
             if plan.pack_left != "no":
-                with self._unless_packed(plan.left, place, memory[1], groups[0]):
-                    self._pack_left(packer, place)
+                with self._unless_packed(plan.left, place, groups[0]):
+                    packer = memory.packer(plan.left, left, start, stop)
+                    if plan.pack_left == "rows":
+                        packer.rows(place.coordinates, place.row, place.rows)
+                    elif isinstance(packer, Copier):
+                        packer.tiles(
+                            place.coordinates, place.row, place.tiles, self.row_rest,
+                            place.last_rows,
+                        )  # fmt: skip
             with em.loop(start, stop, BLOCK) as block:
-                self._block(place, Block(start, stop, block))
+                self._block(place, Block(start, stop, block), (left, right), gathered)
+            if gathered.deep:
+                self._raise(gathered, place, stop)
+        if plan.gathered:
+            gathered.store(place.base, place.row, place.rows, place.column, place.columns)
+
+    def _raise(self, gathered: Gathered, place: Place, stop: str) -> None:
+        """Go up to the third level after its 256 blocks, or after the last one."""
+        em, most = self.em, BLOCK * BLOCK
+        rest = em.op(f"urem i64 {stop}, {most}")
+        done = em.op(f"icmp eq i64 {rest}, 0")
+        done = em.op(f"or i1 {done}, {em.op(f'icmp eq i64 {stop}, {self.plan.terms}')}")
+        with em.when(done):
+            gathered.raise_(place.rows, em.op(f"icmp ule i64 {stop}, {most}"))
 
     @contextmanager
-    def _unless_packed(
-        self, factor: Factor, place: Place, memory: Variable, group: str
-    ) -> Iterator[None]:
+    def _unless_packed(self, factor: Factor, place: Place, group: str) -> Iterator[None]:
         """Emit the body so that it runs unless the same group was packed last, with all terms."""
-        em = self.em
         if self.plan.chunk < self.plan.terms:
             yield
             return
-        key = group
-        for axis in factor.batch:
-            key = em.mul(key, self.context.extents[axis])
-            key = em.add(key, place.coordinates[axis])
-        with em.when(em.op(f"icmp ne i64 {key}, {memory.get()}")):
-            memory.set(key)
+        with self.memory.unless_there(factor, factor.batch, place.coordinates, group):
             yield
 
-    def _pack_right(self, packer: Packer, place: Place) -> None:
-        em, columns = self.em, self.plan.tile.columns
-        size = columns * self.plan.chunk
-
-        def pack(panel: str, lanes: int) -> None:
-            column = em.add(place.column, em.mul(panel, columns))
-            base = em.element("%scratch", em.mul(panel, size))
-            packer.right(base, place.coordinates, column, lanes)
-
-        with em.loop(0, place.panels) as panel:
-            pack(panel, columns)
-        if self.column_rest:
-            with em.when(place.last_columns):
-                pack(place.panels, self.column_rest)
-
-    def _pack_left(self, packer: Packer, place: Place) -> None:
-        em, plan, height = self.em, self.plan, self.plan.tile.rows
-        start = em.element("%scratch", str(self.left_start))
-        if plan.pack_left == "rows":
-            count = em.mul(place.rows, height)
-            if self.row_rest:
-                rest = em.op(f"select i1 {place.last_rows}, i64 {self.row_rest}, i64 0")
-                count = em.add(count, rest)
-            packer.left_rows(start, place.coordinates, place.row, count)
-            return
-
-        def pack(tile: str, rows: int) -> None:
-            row = em.add(place.row, em.mul(tile, height))
-            base = em.element(start, em.mul(tile, height * plan.chunk))
-            packer.left_tile(base, place.coordinates, row, rows)
-
-        with em.loop(0, place.rows) as tile:
-            pack(tile, height)
-        if self.row_rest:
-            with em.when(place.last_rows):
-                pack(place.rows, self.row_rest)
-
-    def _block(self, place: Place, block: Block) -> None:
+    def _block(
+        self, place: Place, block: Block, sources: tuple[str, str], gathered: Gathered
+    ) -> None:
         em, columns = self.em, self.plan.tile.columns
         with em.loop(0, place.panels) as panel:
-            self._panel(place, block, panel, columns)
+            self._panel(place, block, sources, gathered, panel, columns)
         if self.column_rest:
             with em.when(place.last_columns):
-                self._panel(place, block, place.panels, self.column_rest)
+                self._panel(place, block, sources, gathered, place.panels, self.column_rest)
 
-    def _panel(self, place: Place, block: Block, panel: str, lanes: int) -> None:
+    def _panel(
+        self, place: Place, block: Block, sources: tuple[str, str], gathered: Gathered,
+        panel: str, lanes: int,
+    ) -> None:  # fmt: skip
         em, plan, tile = self.em, self.plan, self.plan.tile
-        column = em.add(place.column, em.mul(panel, tile.columns))
+        shift = em.mul(panel, tile.columns)
+        column = em.add(place.column, shift)
         if plan.pack_right == "no":
-            stride = plan.right.term or 0
             offset = self._offset(plan.right, place, column, block.first)
-            right = (em.element(f"%s{plan.right.source}", offset), stride)
+            right = (em.element(sources[1], offset), plan.right.term or 0)
         else:
-            offset = em.mul(panel, tile.columns * plan.chunk)
+            offset = em.mul(panel, panel_size(plan))
             offset = em.add(offset, em.mul(self._packed(block), tile.columns))
-            right = (em.element("%scratch", offset), tile.columns)
-        base = "0"
-        for axis in self.others:
-            coef = self.context.body.out.coef(axis)
-            base = em.add(base, em.mul(place.coordinates[axis], coef))
-        side_by_side = plan.direct and plan.row_stride is not None
-        through = not side_by_side or lanes % tile.width
-        table = "" if plan.direct else self.table
-        results = Panel(
-            self.context, plan, base, column, lanes, self.buffer if through else "", table
-        )
+            right = (em.element(self.memory.right, offset), tile.columns)
+        in_place = None
+        if not plan.gathered:
+            in_place = Panel(self.context, plan, place.base, column, lanes, self.buffer)
         vectors = windows(lanes, tile.width)
+        first = em.op(f"icmp eq i64 {block.first}, 0")
+        if gathered.deep:
+            rest = em.op(f"urem i64 {block.first}, {BLOCK * BLOCK}")
+            first = em.op(f"icmp eq i64 {rest}, 0")
+        terms = em.least(em.op(f"sub i64 {block.stop}, {block.first}"), BLOCK)
 
         def compute(index: str, rows: int) -> None:
-            left = self._left(place, block, index, rows)
-            row = em.add(place.row, em.mul(index, tile.rows))
+            left = self._left(place, block, sources[0], index, rows)
             size = Tile(rows, vectors, tile.width, plan.pack_left == "tiles")
-            first = em.op(f"icmp eq i64 {block.first}, 0")
-            terms = em.op(f"sub i64 {block.stop}, {block.first}")
-            terms = em.least(terms, BLOCK)
 
             def emit(places: list[str], stride: int) -> None:
                 call(em, size, terms, left, right, places, str(stride), first)
 
-            results.tile(row, rows, first, emit)
+            row = em.mul(index, tile.rows)
+            if in_place is not None:
+                in_place.tile(em.add(place.row, row), rows, first, emit)
+            else:
+                gathered.tile(row, rows, shift, lanes, emit)
 
-        with em.loop(0, place.rows) as index:
+        with em.loop(0, place.tiles) as index:
             compute(index, tile.rows)
         if self.row_rest:
             with em.when(place.last_rows):
-                compute(place.rows, self.row_rest)
+                compute(place.tiles, self.row_rest)
 
     def _packed(self, block: Block) -> str:
         """Return the number of the block's first term among those packed."""
         return self.em.op(f"sub i64 {block.first}, {block.start}")
 
-    def _left(self, place: Place, block: Block, tile: str, rows: int) -> tuple[str, int, int]:
+    def _left(
+        self, place: Place, block: Block, source: str, tile: str, rows: int
+    ) -> tuple[str, int, int]:
         """Return pointer and strides of a tile of the left factor."""
         em, plan, height = self.em, self.plan, self.plan.tile.rows
         if plan.pack_left == "no":
             row = em.add(place.row, em.mul(tile, height))
             offset = self._offset(plan.left, place, row, block.first)
-            pointer = em.element(f"%s{plan.left.source}", offset)
-            return pointer, plan.left.own or 0, plan.left.term or 0
+            return em.element(source, offset), plan.left.own or 0, plan.left.term or 0
         packed = self._packed(block)
         if plan.pack_left == "rows":
-            stride = self._packer("0", "0").row_stride
+            stride = row_stride(plan)
             offset = em.add(em.mul(tile, height * stride), packed)
-            return em.element("%scratch", em.add(offset, self.left_start)), stride, 1
-        offset = em.add(em.mul(tile, height * plan.chunk), em.mul(packed, rows))
-        return em.element("%scratch", em.add(offset, self.left_start)), 1, rows
+            return em.element(self.memory.left, offset), stride, 1
+        offset = em.add(em.mul(tile, tile_size(plan)), em.mul(packed, rows))
+        return em.element(self.memory.left, offset), 1, rows
 
     def _offset(self, factor: Factor, place: Place, index: str, term: str) -> str:
         """Return the address of row or column `index` of a plain factor at a term."""

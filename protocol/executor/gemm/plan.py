@@ -10,20 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.executor.gemm.factor import BLOCK, Factor, find_factors, linear, neighbours
+from protocol.executor.gemm.factor import Factor, find_factors, linear, neighbours
 from protocol.executor.gemm.micro import Tile, tiles
-from protocol.executor.kernel import Context, windows
+from protocol.executor.gemm.sizes import BLOCK, CHUNK, COLUMNS, ROWS, WHOLE
+from protocol.executor.kernel import Context, product, windows
 
-MOST_TERMS: Final = BLOCK * BLOCK
-"""Terms of the largest product that is cut so: its fold has two levels."""
-COLUMNS: Final = 128
-"""Columns of a group, at most: the right factor is packed for one group at a time."""
-ROWS: Final = 192
-"""Rows of a group, at most; those of one block must fit the second-level cache."""
-CHUNK: Final = 4 * BLOCK
-"""Terms that are packed at a time where all of them would take more than..."""
-WHOLE: Final = 8 * BLOCK
-"""... so many."""
+MOST_TERMS: Final = BLOCK**3
+"""Terms of the largest product that is cut so: its fold has three levels."""
+UNITS: Final = 16
+"""Groups that a large product should have at least, so that threads can share them out..."""
+UNIT_WORK: Final = 1 << 18
+"""... but none with fewer multiplications."""
+UNIT_TILES: Final = 4
+"""Tiles along a group's columns, at least; twice as many along its rows, which are shorter."""
+STREAMED: Final = 0.05
+"""Cycles to read an element of the packed right factor once more."""
 CALL: Final = 30.0
 """Cycles to call the inner loop and to add up its results."""
 SCATTERED: Final = 3.0
@@ -53,66 +54,121 @@ class Plan:
     direct: bool
     """Whether the columns of a vector lie side by side in the result."""
 
+    @property
+    def gathered(self) -> bool:
+        """Whether a unit's results are gathered before they go to their places."""
+        return not self.direct or self.row_stride is None or self.terms > BLOCK * BLOCK
 
-def _left_packing(context: Context, left: Factor, columns: int, width: int) -> tuple[str, float]:
-    """Return how to pack the left factor, and the cycles for each of its elements."""
+
+@dataclass(frozen=True)
+class _Packing:
+    """How a factor is packed, and the cycles for each of its elements."""
+
+    kind: str
+    cycles: float
+
+
+def _left_packing(left: Factor, columns: int, tile: Tile) -> _Packing:
     in_place = left.own is not None and left.term is not None
-    if in_place and (left.term == 1 or columns <= 3 * width):
-        return "no", 0.0
+    if in_place and (left.term == 1 or columns <= 3 * tile.columns):
+        return _Packing("no", 0.0)
     if in_place and len(left.axes) == 1 and left.own == 1:
-        return "tiles", 0.3
-    return "rows", 0.3 if left.along >= 4 else 4.0
+        return _Packing("tiles", 0.3)
+    return _Packing("rows", 0.3 if left.along >= 4 else 4.0)
 
 
-def _right_packing(context: Context, right: Factor, rows: int, tile: Tile) -> tuple[str, float]:
-    if right.own == 1 and right.term is not None and len(right.axes) == 1:
-        whole = right.count(context) % tile.columns == 0
-        if whole and rows <= 3 * tile.rows:
-            return "no", 0.0
+def _right_packing(right: Factor, rows: int, columns: int, tile: Tile) -> _Packing:
+    in_place = right.own == 1 and right.term is not None and len(right.axes) == 1
+    if in_place and columns % tile.columns == 0 and rows <= 2 * tile.rows:
+        return _Packing("no", 0.0)
     if right.beside >= 4:
-        return "columns", 0.15 if right.plain else 0.6
+        return _Packing("columns", 0.15 if right.plain else 0.6)
     if right.along >= 4:
-        return "terms", 0.4 if right.plain else 0.8
-    return "columns", 4.0
+        return _Packing("terms", 0.4 if right.plain else 0.8)
+    return _Packing("columns", 4.0)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A product of such sizes cut into such tiles."""
+
+    places: int
+    rows: int
+    columns: int
+    terms: int
+    tile: Tile
+    left: _Packing
+    right: _Packing
+
+    @property
+    def chunk(self) -> int:
+        """Terms packed at a time."""
+        return self.terms if self.terms <= WHOLE else CHUNK
+
+    def cycles(self, scattered: bool) -> float:
+        """Return about how many cycles each place takes."""
+        tile, blocks = self.tile, windows(self.terms, BLOCK)
+        panels, height = windows(self.columns, tile.columns), windows(self.rows, tile.rows)
+        full, rest = divmod(self.rows, tile.rows)
+        column = full * tile.cycles
+        if rest:
+            column += Tile(rest, tile.vectors, tile.width).cycles
+        result = self.terms * panels * column + CALL * panels * height * blocks
+        result += self.terms * self.rows * self.left.cycles
+        result += self.terms * self.columns * self.right.cycles
+        if scattered:
+            result += SCATTERED * self.rows * self.columns
+        elif self.columns % tile.width:
+            result += SCATTERED * self.rows * tile.columns * blocks
+        return result
+
+    def groups(self) -> tuple[int, int]:
+        """Return rows and columns of a group: whole tiles, and few that are packed twice."""
+        down, across = windows(self.rows, ROWS), windows(self.columns, COLUMNS)
+        work = self.places * self.rows * self.columns * self.terms
+        while True:
+            units = self.places * down * across
+            if units >= UNITS or work < UNIT_WORK * (units + 1):
+                break
+            more_rows = self.rows >= 2 * UNIT_TILES * self.tile.rows * (down + 1)
+            more_columns = self.columns >= UNIT_TILES * self.tile.columns * (across + 1)
+            if not more_rows and not more_columns:
+                break
+            whole = self.chunk == self.terms
+            again = 0.0 if whole and down == 1 else self.left.cycles * self.rows
+            other = STREAMED * self.columns if whole else self.right.cycles * self.columns
+            if more_columns and (not more_rows or again <= other):
+                across += 1
+            else:
+                down += 1
+        return _group(self.rows, self.tile.rows, down), _group(
+            self.columns, self.tile.columns, across
+        )
+
+
+def _group(count: int, tile: int, groups: int) -> int:
+    """Return the size of so many groups of whole tiles, about equal."""
+    return windows(windows(count, groups), tile) * tile
 
 
 def _candidates(context: Context, left: Factor, right: Factor) -> list[tuple[float, Plan]]:
     extents, out = context.extents, context.body.out
-    rows, columns = left.count(context), right.count(context)
-    terms = context.node.terms
+    rows, columns = left.count(extents), right.count(extents)
+    places = product(extents[: context.rank]) // (rows * columns)
     direct = neighbours(context, right.axes) == context.target.width
     row_stride = linear(out, left.axes, extents)
     result = []
     for tile in tiles(context.target, rows, columns):
-        pack_left, left_cost = _left_packing(context, left, columns, tile.columns)
-        pack_right, right_cost = _right_packing(context, right, rows, tile)
-        chunk = terms if terms <= WHOLE else CHUNK
-        panels = windows(columns, tile.columns)
-        full, rest = divmod(rows, tile.rows)
-        cycles = full * tile.cycles
-        if rest:
-            cycles += Tile(rest, tile.vectors, tile.width).cycles
-        calls = panels * windows(rows, tile.rows) * windows(terms, BLOCK)
-        cost = panels * cycles * terms + CALL * calls
-        cost += terms * (rows * left_cost + columns * right_cost)
-        if not direct or row_stride is None:
-            cost += SCATTERED * rows * columns * windows(terms, BLOCK)
-        elif columns % tile.width:
-            cost += SCATTERED * rows * tile.columns * windows(terms, BLOCK)
-        row_group = _group(rows, tile.rows, ROWS)
-        column_group = _group(columns, tile.columns, COLUMNS)
+        of_left = _left_packing(left, columns, tile)
+        of_right = _right_packing(right, rows, columns, tile)
+        cut = _Cut(places, rows, columns, context.node.terms, tile, of_left, of_right)
+        row_group, column_group = cut.groups()
         plan = Plan(
-            left, right, tile, rows, columns, terms, chunk, row_group, column_group,
-            pack_left, pack_right, row_stride, direct,
+            left, right, tile, rows, columns, cut.terms, cut.chunk, row_group, column_group,
+            of_left.kind, of_right.kind, row_stride, direct,
         )  # fmt: skip
-        result.append((cost, plan))
+        result.append((cut.cycles(not direct or row_stride is None), plan))
     return result
-
-
-def _group(count: int, tile: int, most: int) -> int:
-    """Return the size of equal groups, whole tiles, of at most about `most`."""
-    groups = windows(count, most)
-    return windows(windows(count, groups), tile) * tile
 
 
 def find_product(context: Context) -> Plan | None:
