@@ -16,7 +16,22 @@ from protocol.errors import CommitmentError
 from protocol.execution import Bits
 from protocol.merkle import Tree, leaf_hash
 from protocol.program import Program
-from protocol.tensor_tree import tensor_root
+from protocol.tensor_tree import tensor_roots
+
+__all__ = [
+    "ZERO_ROOT",
+    "checkpoint_leaf",
+    "checkpoint_leaf_hash",
+    "checkpoint_log",
+    "inputs_root",
+    "program_tree",
+    "roots_tree",
+    "state_root",
+    "state_tree",
+    "step_log_tree",
+    "tensor_roots",
+    "trace_tree",
+]
 
 ZERO_ROOT: Final = bytes(32)
 """Root of no constants or no data, and salt of the checkpoint log's leaf 0."""
@@ -27,23 +42,14 @@ def roots_tree(roots: Iterable[bytes]) -> Tree:
     return Tree([leaf_hash(_hash32("root", root)) for root in roots])
 
 
-def tensor_roots(tensors: Sequence[Bits]) -> list[bytes]:
-    """Return the tensor root of each tensor; a tensor that occurs twice is hashed once."""
-    known: dict[int, bytes] = {}
-    for tensor in tensors:
-        if id(tensor) not in known:
-            known[id(tensor)] = tensor_root(tensor)
-    return [known[id(tensor)] for tensor in tensors]
-
-
 def state_tree(state: Sequence[Bits]) -> Tree:
     """Return the tree over the tensor roots of at least one state tensor."""
     return roots_tree(tensor_roots(state))
 
 
-def state_root(state: Sequence[Bits]) -> bytes:
-    """Return the root of `state_tree`."""
-    return state_tree(state).root
+def state_root(state: Sequence[Bits], threads: int | None = None) -> bytes:
+    """Return the root of `state_tree`, hashed on `threads` threads (by default on all CPUs)."""
+    return roots_tree(tensor_roots(state, threads)).root
 
 
 def inputs_root(tensors: Sequence[Bits]) -> bytes:

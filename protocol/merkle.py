@@ -21,18 +21,34 @@ All hashes are `bytes` of length 32; `contracts/lib/Merkle.sol` mirrors this mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Final
 
 from protocol.errors import CommitmentError
+from protocol.hashing.portable import (
+    HASH_BYTES,
+    LEAF_HASHER,
+    NODE_HASHER,
+    levels_above,
+)
+
+__all__ = [
+    "ARITY",
+    "HASH_BYTES",
+    "Tree",
+    "block_size",
+    "child_count",
+    "child_leaf_count",
+    "combine",
+    "leaf_hash",
+    "node_hash",
+    "root",
+    "verify_child",
+    "verify_consistency",
+    "verify_inclusion",
+]
 
 ARITY: Final = 16
 """An opening shows at most this many children. A power of two."""
-
-HASH_BYTES: Final = 32
-LEAF_HASHER: Final = sha256(b"\x00")
-"""A SHA-256 that has read the leaf prefix: copying it is cheaper than prefixing the data."""
-NODE_HASHER: Final = sha256(b"\x01")
 
 _ARITY_BITS: Final = ARITY.bit_length() - 1
 
@@ -56,10 +72,7 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
 
     Raises CommitmentError for an empty sequence or a hash that has not 32 bytes.
     """
-    level = _packed(leaf_hashes)
-    while len(level) > HASH_BYTES:
-        level = _next_level(level)
-    return level
+    return levels_above(_packed(leaf_hashes))[-1]
 
 
 def _packed(hashes: Iterable[bytes]) -> bytes:
@@ -72,40 +85,19 @@ def _packed(hashes: Iterable[bytes]) -> bytes:
     return b"".join(hashes)
 
 
-def _next_level(level: bytes) -> bytes:
-    """Pair the packed hashes of one level; an odd last one moves up unchanged."""
-    copy = NODE_HASHER.copy
-    pairs_end = len(level) & -64
-    digests = []
-    for at in range(0, pairs_end, 64):
-        hasher = copy()
-        hasher.update(level[at : at + 64])
-        digests.append(hasher.digest())
-    digests.append(level[pairs_end:])
-    return b"".join(digests)
-
-
 class Tree:
     """All levels of one tree: about 64 bytes a leaf, packed, immutable."""
 
     def __init__(self, leaf_hashes: Iterable[bytes]) -> None:
         """Build the tree over n >= 1 leaf hashes of 32 bytes; CommitmentError otherwise."""
-        self._build(_packed(leaf_hashes))
+        self._levels = levels_above(_packed(leaf_hashes))
 
     @classmethod
-    def from_packed(cls, leaf_hashes: bytes) -> Tree:
-        """Build the tree from one buffer of n >= 1 concatenated leaf hashes (32*n bytes)."""
-        if not leaf_hashes or len(leaf_hashes) % HASH_BYTES:
-            raise CommitmentError(f"{len(leaf_hashes)} bytes are no sequence of 32-byte hashes")
+    def from_levels(cls, levels: list[bytes]) -> Tree:
+        """Return the tree with these levels, packed hashes, as `protocol.hashing` makes them."""
         tree = cls.__new__(cls)
-        tree._build(leaf_hashes)
+        tree._levels = levels
         return tree
-
-    def _build(self, packed: bytes) -> None:
-        self._levels = [packed]
-        while len(packed) > HASH_BYTES:
-            packed = _next_level(packed)
-            self._levels.append(packed)
 
     @property
     def size(self) -> int:

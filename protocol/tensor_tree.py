@@ -9,10 +9,13 @@ whole; the tree itself takes about a sixteenth of it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from protocol import hashing
 from protocol.errors import CommitmentError
-from protocol.merkle import LEAF_HASHER, Tree
+from protocol.hashing.portable import LEAF_BYTES
+from protocol.merkle import Tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
     TensorData = ReadableBuffer | np.ndarray[Any, Any] | np.generic | torch.Tensor
 
 ELEMENT_BYTES: Final = 4
-CHUNK_ELEMENTS: Final = 256
-CHUNK_BYTES: Final = ELEMENT_BYTES * CHUNK_ELEMENTS
+CHUNK_ELEMENTS: Final = LEAF_BYTES // ELEMENT_BYTES
+CHUNK_BYTES: Final = LEAF_BYTES
 
 _RAW_FORMATS: Final = frozenset("Bbc")
 _WORD_FORMATS: Final = frozenset("fiIlL")
@@ -57,19 +60,28 @@ def tensor_tree(data: TensorData, numel: int | None = None) -> Tree:
     dtype is a little-endian float32, int32 or uint32. With `numel` the size is also checked.
     Raises CommitmentError for any other buffer, for no elements, and for 4*numel != its bytes.
     """
-    view = _view(data, numel)
-    copy = LEAF_HASHER.copy
-    digests = []
-    for start in range(0, len(view), CHUNK_BYTES):
-        hasher = copy()
-        hasher.update(view[start : start + CHUNK_BYTES])
-        digests.append(hasher.digest())
-    return Tree.from_packed(b"".join(digests))
+    return Tree.from_levels(hashing.levels(_view(data, numel)))
 
 
 def tensor_root(data: TensorData, numel: int | None = None) -> bytes:
-    """Return the root of `tensor_tree(data, numel)`."""
-    return tensor_tree(data, numel).root
+    """Return the root of `tensor_tree(data, numel)`, without keeping the tree."""
+    return hashing.roots([_view(data, numel)])[0]
+
+
+def tensor_roots(tensors: Sequence[TensorData], threads: int | None = None) -> list[bytes]:
+    """Return the tensor root of each tensor; a tensor that occurs twice is hashed once.
+
+    All are hashed in one go, on `threads` threads: by default one for each CPU that this process
+    may use. Raises CommitmentError like `tensor_tree`.
+    """
+    places: dict[int, int] = {}
+    views: list[memoryview] = []
+    for tensor in tensors:
+        if id(tensor) not in places:
+            places[id(tensor)] = len(views)
+            views.append(_view(tensor, None))
+    roots = hashing.roots(views, threads)
+    return [roots[places[id(tensor)]] for tensor in tensors]
 
 
 def _check_numel(numel: int) -> None:
