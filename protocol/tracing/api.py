@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from protocol.errors import TraceError
 from protocol.execution import Bits
@@ -29,8 +30,9 @@ from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unuse
 from protocol.tracing.data import Dataset
 from protocol.tracing.graph import Graph, Value
 from protocol.tracing.lowering import Lowerer
-from protocol.tracing.optimizers import SHORT, OptimizerStep
-from protocol.tracing.schedule import STEP
+from protocol.tracing.optimizers import SHORT, Clip, OptimizerStep
+from protocol.tracing.schedule import STEP, OnStep
+from protocol.tracing.schedulers import learning_rates
 from protocol.validate import validate
 
 FAMILIES = (
@@ -82,24 +84,42 @@ def trace(
     *,
     dataset: Sequence[Tensor],
     batch_size: int,
+    scheduler: LRScheduler | None = None,
+    steps: int | None = None,
+    accumulate: int = 1,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
 ) -> Traced:
     """Trace one training step `loss_fn(module(*inputs), target)` with its optimizer.
 
     `dataset` is `(*inputs, target)`: tensors with the same first dim N. Every step draws
-    `batch_size` of N examples with replacement (SAMPLE, stream 0, of the task's seed). The step is
-    specialized to these shapes, options (learning rates are immediates) and `module.training`;
-    int64 is carried in 32 bits, float64 and half precision are refused. Neither the module nor the
-    optimizer is changed. With `clip_norm` all gradients are scaled down together to at most this
-    Euclidean norm before the optimizer sees them, as by `torch.nn.utils.clip_grad_norm_`.
+    `accumulate * batch_size` of N examples with replacement (SAMPLE, stream 0, of the task's seed).
+    The step is specialized to these shapes, options and `module.training`; int64 is carried in 32
+    bits, float64 and half precision are refused. Neither the module nor the optimizer is changed.
+
+    `scheduler` is one of `torch.optim.lr_scheduler` over this optimizer; its learning rates for
+    `steps` steps become a table, whose last entry holds for later steps (`learning_rates`). Without
+    one, learning rates are constants of the program.
+
+    With `accumulate` > 1 one step runs that many micro-batches of `batch_size` one after the
+    other, adds up their gradients of `loss / accumulate` and steps the optimizer once, as a loop
+    with one `optimizer.step()` in so many `backward()`s does; `loss` is the mean of their losses.
+
+    With `clip_norm` all gradients are scaled down together to at most this Euclidean norm before
+    the optimizer sees them, as by `torch.nn.utils.clip_grad_norm_`; with `clip_value` each of their
+    elements is limited to between `-clip_value` and `clip_value`, as by `clip_grad_value_`.
 
     Raises TraceError, naming the ATen operation and the module it comes from, for what cannot be
     lowered; every returned program is valid.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = Dataset(dataset, batch_size)
-        return _Tracing(module, loss_fn, optimizer, data, clip_norm).run()
+        if accumulate < 1:
+            raise TraceError(f"a step has at least one micro-batch, not {accumulate}")
+        data = Dataset(dataset, batch_size * accumulate)
+        clip = Clip(clip_norm, clip_value)
+        rates = learning_rates(optimizer, scheduler, steps) if scheduler is not None else None
+        return _Tracing(module, loss_fn, optimizer, data, clip, rates, accumulate).run()
 
 
 class _Tracing:
@@ -111,9 +131,12 @@ class _Tracing:
         loss_fn: Loss,
         optimizer: torch.optim.Optimizer,
         dataset: Dataset,
-        clip_norm: float | None,
+        clip: Clip,
+        rates: list[OnStep] | None,
+        micro_batches: int,
     ) -> None:
         self._dataset = dataset
+        self._micro_batches = micro_batches
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         for name, tensor in tensors.items():
             dtype_of(tensor.dtype, f"the tensor {name}")
@@ -129,18 +152,19 @@ class _Tracing:
             self._step,
             self._tensors(self._step.trained),
             self._tensors(self._step.others),
-            dataset.examples,
+            [example[: len(example) // micro_batches] for example in dataset.examples],
         )
         trained = [name for n, name in enumerate(trained) if n not in unused]
         self._step = self._role(module, loss_fn, tensors, trained)
         parameters = [tensors[n] for n in trained]
-        self._optimizer = OptimizerStep(optimizer, parameters, clip_norm)  # type: ignore[arg-type]
+        self._optimizer = OptimizerStep(optimizer, parameters, clip, rates)  # type: ignore[arg-type]
 
     def _role(
         self, module: torch.nn.Module, loss: Loss, tensors: dict[str, Tensor], trained: list[str]
     ) -> Step:
         self._all = tensors
-        return Step(module, loss, trained, [n for n in tensors if n not in set(trained)])
+        others = [n for n in tensors if n not in set(trained)]
+        return Step(module, loss, trained, others, self._micro_batches)
 
     def _tensors(self, names: Sequence[str]) -> list[Tensor]:
         return [self._all[name] for name in names]
@@ -155,7 +179,7 @@ class _Tracing:
             self._tensors(step.others),
             self._dataset.examples,
         )
-        graph = Graph()
+        graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):
             if _changes(captured, i):

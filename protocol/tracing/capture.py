@@ -156,6 +156,38 @@ class Step:
     loss: Loss
     trained: list[str]
     others: list[str]
+    micro_batches: int = 1
+
+    def gradients(
+        self, trained: Sequence[Tensor], others: list[Tensor], batch: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Return gradients, loss, and what `others` are afterwards.
+
+        With several micro-batches: the sum of the gradients of each one's loss divided by their
+        number, in order, and the mean of the losses.
+        """
+        total: list[Tensor] = []
+        mean: Tensor | None = None
+        for part in self._parts(batch):
+            leaves = [tensor.detach().requires_grad_() for tensor in trained]
+            loss, after = self.value(leaves, others, part)
+            if self.micro_batches > 1:
+                loss = loss / self.micro_batches
+            found = torch.autograd.grad(loss, leaves)
+            others, loss = [tensor.detach() for tensor in after], loss.detach()
+            with torch.no_grad():
+                total = [a + b for a, b in zip(total, found, strict=True)] if total else [*found]
+                mean = loss if mean is None else mean + loss
+        if mean is None:
+            raise TraceError("a step has at least one micro-batch")
+        return total, mean, others
+
+    def _parts(self, batch: Sequence[Tensor]) -> list[list[Tensor]]:
+        if self.micro_batches == 1:
+            return [list(batch)]
+        size = len(batch[0]) // self.micro_batches
+        starts = range(0, size * self.micro_batches, size)
+        return [[tensor[start : start + size] for tensor in batch] for start in starts]
 
     def value(
         self, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
@@ -222,13 +254,10 @@ def capture(
 
     def whole(*flat: Tensor) -> list[Tensor]:
         p, o, s, (number,), b = _cut(flat, sizes)
-
-        leaves = [tensor.detach().requires_grad_() for tensor in p]
-        loss, after_others = step.value(leaves, o, b)
-        gradients = torch.autograd.grad(loss, leaves)
+        gradients, loss, after_others = step.gradients(p, o, b)
         with torch.no_grad():
             after, after_slots = optimizer.run(p, gradients, s, number)
-        return [*after, *(t.detach() for t in after_others), *after_slots, loss.detach()]
+        return [*after, *after_others, *after_slots, loss]
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
     paths = Paths()

@@ -133,7 +133,7 @@ def _sum(ctx: Context, a: Value | float, b: Value | float, alpha: float, sign: i
         return ctx.result(ctx.s.op(Op.IADD if sign > 0 else Op.ISUB, x, scaled))
     if alpha == 1:
         return ctx.result(ctx.s.op(Op.ADD if sign > 0 else Op.SUB, x, y))
-    return ctx.result(ctx.s.op(Op.FMA, y, ctx.s.f32(sign * alpha), x))
+    return ctx.result(ctx.s.op(Op.FMA, y, ctx.s.number(sign * alpha), x))
 
 
 @lowering("add.Tensor", "add.Scalar")

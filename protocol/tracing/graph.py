@@ -34,6 +34,7 @@ from protocol.program import (
 )
 from protocol.tracing import moves, schedule
 from protocol.tracing.emit import axes_of, cost, expression, is_whole
+from protocol.tracing.numbers import StepNumbers
 from protocol.tracing.scalars import (
     Affine,
     Imm,
@@ -73,8 +74,9 @@ class Value:
 class Graph:
     """Collects nodes, each once, and constants."""
 
-    def __init__(self) -> None:
-        self.scalars = Scalars()
+    def __init__(self, numbers: StepNumbers | None = None) -> None:
+        """Begin a program; `numbers` stand for formulas of the step."""
+        self.scalars = Scalars(numbers)
         self.nodes: list[Node] = []
         self.constants: list[Bits] = []
         self._numbers: dict[Node, int] = {}
@@ -231,6 +233,8 @@ class Graph:
             return step
         if formula.name == "const":
             return self.scalars.f32(formula.value)
+        if formula.name == "table":
+            return self._schedule(formula)
         if formula.name == "pow":
             raise TraceError("a power of the step that never settles cannot be lowered")
         parts = [self._computed(part, step) for part in formula.parts]

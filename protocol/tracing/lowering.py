@@ -113,7 +113,7 @@ class Context:
         """Return an argument as a scalar of dtype `target` over the axes of `shape`."""
         if not isinstance(argument, Value):
             if dtype_of(target, "its operand") is DType.F32:
-                return self.s.f32(float(argument))
+                return self.s.number(float(argument))
             return self.s.i32(int(argument))
         cast = self.cast(argument.scalar, argument.torch_dtype, target)
         return self.broadcast(cast, argument.shape, shape)
@@ -287,7 +287,7 @@ def constant_value(graph: Graph, tensor: Tensor) -> Value:
         number = tensor.reshape(-1)[0].item()
         float_like = tensor.dtype.is_floating_point
         if not (float_like and number == 0):  # the sign of a zero counts
-            scalar = graph.scalars.f32(number) if float_like else graph.scalars.i32(int(number))
+            scalar = graph.scalars.number(number) if float_like else graph.scalars.i32(int(number))
             dtype = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
             return Value(shape, scalar, dtype)
         if not bool(torch.signbit(tensor).any()):

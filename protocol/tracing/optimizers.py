@@ -3,7 +3,8 @@
 
 A new optimizer of the same class and options is built over clones of the parameters, given its
 state, and stepped once; what it computes is therefore torch's own formula. The step counter of Adam
-is no state tensor: it is STEP plus the count that the optimizer came with.
+and Adagrad is no state tensor: it is STEP plus the count that the optimizer came with. Learning
+rates that a scheduler changes are tables (`schedulers`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from protocol.errors import TraceError
+from protocol.tracing.numbers import StepNumber, StepNumbers
+from protocol.tracing.schedule import OnStep
 
 STATE_KEYS: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
     torch.optim.SGD: ("momentum_buffer",),
@@ -37,6 +40,32 @@ CLIP_EPSILON: Final = 1e-6
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Limits on the gradients: on the norm of all together, or on the size of each number."""
+
+    norm: float | None = None
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in (("clip_norm", self.norm), ("clip_value", self.value)):
+            if limit is not None and not 0 < limit < math.inf:
+                raise TraceError(f"{name} must be a positive number, not {limit}")
+        if self.norm is not None and self.value is not None:
+            raise TraceError("clip_norm and clip_value: which comes first is not said; give one")
+
+    def clipped(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients within the limits, by the formulas of `torch.nn.utils`."""
+        if self.value is not None:
+            return [gradient.clamp(-self.value, self.value) for gradient in gradients]
+        if self.norm is None:
+            return list(gradients)
+        norms = [gradient.square().sum() for gradient in gradients]
+        total = torch.stack(norms).sum().sqrt()
+        factor = torch.clamp(self.norm / (total + CLIP_EPSILON), max=1.0)
+        return [gradient * factor for gradient in gradients]
+
+
+@dataclass(frozen=True)
 class Slot:
     """One tensor of optimizer state: for parameter number `parameter`, starting as `initial`."""
 
@@ -52,25 +81,22 @@ class OptimizerStep:
         self,
         optimizer: torch.optim.Optimizer,
         parameters: Sequence[torch.nn.Parameter],
-        clip_norm: float | None = None,
+        clip: Clip,
+        rates: Sequence[OnStep] | None = None,
     ) -> None:
         """Check the optimizer; `parameters` are those that it will step, in order.
 
-        `clip_norm` limits the norm of all gradients together. Raises TraceError for an optimizer
-        that cannot be traced and for a limit that is no positive number.
+        `rates` are the learning rates of the parameter groups as formulas of the step, unless they
+        stay as they are. Raises TraceError for an optimizer that cannot be traced.
         """
         if type(optimizer) not in STATE_KEYS:
             known = ", ".join(sorted(kind.__name__ for kind in STATE_KEYS))
             raise TraceError(
                 f"the optimizer {type(optimizer).__qualname__} cannot be traced (only {known})"
             )
-        if any(group.get("lr_decay") for group in optimizer.param_groups):
-            raise TraceError(
-                "lr_decay makes Adagrad's rate depend on the step, which is not traced"
-            )
-        if clip_norm is not None and not 0 < clip_norm < math.inf:
-            raise TraceError(f"clip_norm must be a positive number, not {clip_norm}")
-        self._clip_norm = clip_norm
+        self.numbers = StepNumbers()
+        self._clip = clip
+        self._rates = rates
         self._optimizer = optimizer
         self._parameters = list(parameters)
         self._numbers = {id(p): number for number, p in enumerate(parameters)}
@@ -89,7 +115,9 @@ class OptimizerStep:
             if kept.get(key, True):
                 initial = state.get(key)
                 if initial is None:
-                    initial = torch.zeros_like(parameter)
+                    # Adagrad's sum may begin elsewhere than at zero.
+                    start = self._optimizer.defaults.get("initial_accumulator_value", 0)
+                    initial = torch.full_like(parameter, start)
                 slots.append(Slot(key, number, initial.detach()))
         return slots
 
@@ -110,12 +138,12 @@ class OptimizerStep:
 
         `step` is the number of the step as an f32 scalar.
         """
-        gradients = self._clipped(gradients)
-        after, state = self._once(parameters, gradients, slots, step)
+        gradients = self._clip.clipped(gradients)
+        after, state = self._once(parameters, gradients, slots)
         if not any(self._begins_lazily(slot) for slot in self.slots):
             return after, state
         # torch's first momentum is the gradient itself, not (1 - dampening) times it.
-        first, first_state = self._once(parameters, gradients, None, step)
+        first, first_state = self._once(parameters, gradients, None)
         is_first = step == 0
         lazy = {slot.parameter for slot in self.slots if self._begins_lazily(slot)}
         return (
@@ -129,15 +157,6 @@ class OptimizerStep:
             ],
         )
 
-    def _clipped(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Return the gradients scaled to at most the limit, by torch's own formula."""
-        if self._clip_norm is None:
-            return list(gradients)
-        norms = [gradient.square().sum() for gradient in gradients]
-        total = torch.stack(norms).sum().sqrt()
-        factor = torch.clamp(self._clip_norm / (total + CLIP_EPSILON), max=1.0)
-        return [gradient * factor for gradient in gradients]
-
     def _begins_lazily(self, slot: Slot) -> bool:
         parameter = self._parameters[slot.parameter]
         has_state = self._optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
@@ -149,7 +168,6 @@ class OptimizerStep:
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
         slots: Sequence[Tensor] | None,
-        step: Tensor,
     ) -> tuple[list[Tensor], list[Tensor]]:
         clones = [p.clone() for p in parameters]
         optimizer = self._rebuilt(clones)
@@ -157,22 +175,26 @@ class OptimizerStep:
             clone.grad = gradient
         for slot, tensor in zip(self.slots, slots or (), strict=False):
             optimizer.state[clones[slot.parameter]][slot.key] = tensor.clone()
+        counts: dict[int, StepNumber] = {}
         if type(self._optimizer) is not torch.optim.SGD:
             for clone, parameter in zip(clones, self._parameters, strict=True):
                 done = float(self._optimizer.state.get(parameter, {}).get("step", 0))
-                optimizer.state[clone]["step"] = step + done
-        # Otherwise Adam insists on an accelerator, or reads its counter as a Python number. Adagrad
-        # always does, for the decay of its rate: that is 0 here, whatever the counter.
+                counter = optimizer.state[clone]["step"] = torch.zeros(())
+                counts[id(counter)] = self.numbers.after(done)
+
+        def count(counter: Tensor) -> StepNumber:
+            return counts[id(counter)]
+
         with (
-            mock.patch("torch.compiler.is_compiling", return_value=True),
-            mock.patch("torch.optim.adagrad._get_value", return_value=1.0),
+            mock.patch("torch.optim.adam._get_value", count),
+            mock.patch("torch.optim.adagrad._get_value", count),
         ):
             optimizer.step()
         return clones, [optimizer.state[clones[s.parameter]][s.key] for s in self.slots]
 
     def _rebuilt(self, clones: Sequence[Tensor]) -> torch.optim.Optimizer:
         groups = []
-        for group in self._optimizer.param_groups:
+        for number, group in enumerate(self._optimizer.param_groups):
             options = {
                 key: value.item() if isinstance(value, Tensor) else value
                 for key, value in group.items()
@@ -180,7 +202,9 @@ class OptimizerStep:
             }
             options |= {"foreach": False, "fused": None, "differentiable": False}
             if "capturable" in options:
-                options["capturable"] = True
+                options["capturable"] = False
+            if self._rates is not None:
+                options["lr"] = self.numbers.standing_for(self._rates[number])
             numbers = [self._numbers[id(p)] for p in group["params"] if id(p) in self._numbers]
             if numbers:
                 groups.append({**options, "params": [clones[n] for n in numbers]})

@@ -19,6 +19,7 @@ from protocol import float32
 from protocol.mathfn import bits_of
 from protocol.ops import SIGNATURES, Op
 from protocol.program import DType
+from protocol.tracing.numbers import StepNumbers
 from protocol.tracing.schedule import OnStep, combine, constant_of, is_schedule_op
 
 
@@ -131,8 +132,9 @@ def _ordered(terms: tuple[tuple[Axis, int], ...]) -> tuple[tuple[Axis, int], ...
 class Scalars:
     """Makes scalars, each once; folds constants. Implements `protocol.mathfn.Emitter`."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: StepNumbers | None = None) -> None:
         self._made: dict[Hashable, Scalar] = {}
+        self._numbers = numbers or StepNumbers()
 
     def _once(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
         made = self._made.get(key)
@@ -143,6 +145,11 @@ class Scalars:
     def f32(self, value: float) -> Imm:
         """Return an f32 immediate: `value` rounded to nearest."""
         return self.imm(bits_of(value), DType.F32, value)
+
+    def number(self, value: float) -> Imm | OnStep:
+        """Return a number of the captured graph: an f32 immediate, or what it stands for."""
+        formula = self._numbers.formula(value)
+        return self.f32(value) if formula is None else self.on_step(formula)
 
     def i32(self, value: int) -> Imm:
         """Return an i32 immediate, modulo 2^32."""

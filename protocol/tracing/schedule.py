@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -30,11 +31,14 @@ FAR: Final = 2.0**40
 
 @dataclass(frozen=True, slots=True)
 class OnStep:
-    """A formula: "t", "const", the name of a primitive, or "pow", applied to `parts`."""
+    """A formula: "t", "const", "table", the name of a primitive, or "pow", applied to `parts`."""
 
     name: str
     parts: tuple[OnStep, ...] = ()
     value: float = 0.0
+    """The number of a "const"."""
+    entries: bytes = b""
+    """The doubles of a "table", one per step; the last one holds for every later step."""
 
     @property
     def dtype(self) -> DType:
@@ -63,6 +67,13 @@ def constant_of(value: float) -> OnStep:
     return OnStep("const", (), value)
 
 
+def table_of(values: Sequence[float]) -> OnStep:
+    """Return a formula that is `values[t]`, and the last value from then on."""
+    if len(set(values)) == 1:
+        return constant_of(values[0])
+    return OnStep("table", entries=np.asarray(values, np.float64).tobytes())
+
+
 def is_schedule_op(op: Op) -> bool:
     """Whether a primitive of formulas is a formula."""
     return op.name in _FUNCTIONS
@@ -84,17 +95,29 @@ def evaluate(formula: OnStep, t: Doubles) -> Doubles:
         return t
     if formula.name == "const":
         return np.full_like(t, formula.value)
+    if formula.name == "table":
+        entries = np.frombuffer(formula.entries, np.float64)
+        return entries[np.minimum(t, len(entries) - 1).astype(np.int64)]
     with np.errstate(all="ignore"):
         return _FUNCTIONS[formula.name](*(evaluate(part, t) for part in formula.parts))
 
 
+def _longest(formula: OnStep) -> int:
+    """Return the number of entries of the longest table in a formula."""
+    return max([len(formula.entries) // 8, *map(_longest, formula.parts)])
+
+
+@lru_cache(maxsize=1024)
 def table(formula: OnStep) -> tuple[npt.NDArray[np.uint32], int] | None:
     """Return `(patterns of steps 0 .. n-1, pattern of every later step)`.
 
     None if the formula is not constant after `LONGEST_TABLE` steps.
     """
     (limit,) = _patterns(formula, np.array([FAR]))
+    entries = _longest(formula)
     for tried in (1 << 10, 1 << 15, LONGEST_TABLE):
+        if tried < entries:
+            continue  # what a table holds between the samples below would be missed
         later = _patterns(formula, np.geomspace(tried, FAR, 256))
         if (later == limit).all():
             patterns = _patterns(formula, np.arange(tried, dtype=np.float64))
