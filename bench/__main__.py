@@ -12,7 +12,9 @@ from typing import Final
 
 from bench.hashing import hashing
 from bench.kernels import convolution, gemm
+from bench.latency import latency
 from bench.measure import Result
+from bench.memory import memory
 from bench.steps import steps
 
 RESULTS: Final = Path(__file__).parent / "results.json"
@@ -21,6 +23,8 @@ FAMILIES: Final[dict[str, Callable[[], Iterator[Result]]]] = {
     "gemm": gemm,
     "convolution": convolution,
     "steps": steps,
+    "latency": latency,
+    "memory": memory,
 }
 
 

@@ -105,7 +105,7 @@ def test_file_of_another_name_is_compiled_again(place: Path, compiled: list[str]
     other = ANSWER.replace("42", "41")
     Library([other], host_target())
     (path,) = place.iterdir()
-    path.rename(place / cache.key(ANSWER, host_target(), 3))
+    path.rename(place / cache.key(ANSWER, host_target(), 2))
     assert answer() == 42
     assert compiled == [other, ANSWER]
 

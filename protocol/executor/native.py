@@ -40,7 +40,7 @@ def objects(texts: Sequence[str], target: Target, speed: int) -> list[bytes]:
 class Library:
     """Machine code of one or more modules; it lives as long as this object."""
 
-    def __init__(self, parts: Sequence[str], target: Target, speed: int = 3) -> None:
+    def __init__(self, parts: Sequence[str], target: Target, speed: int = 2) -> None:
         """Compile IR texts. Raises NumericsError where LLVM cannot compile for the target."""
         initialize()
         machine = llvm.Target.from_default_triple().create_target_machine(

@@ -15,12 +15,12 @@ from protocol.executor.module import Call
 from protocol.executor.order import Order
 from protocol.executor.plan import Occupants, Plan
 
-CHUNK_WORK: Final = 1 << 17
+CHUNK_WORK: Final = 1 << 16
 """Primitives that a chunk should have at least: several microseconds."""
-CHUNKS_PER_THREAD: Final = 4
+CHUNKS_PER_THREAD: Final = 8
 """More chunks than threads, so that a thread that is held up does not hold up the others."""
 
-WAKING: Final = 16
+WAKING: Final = 32
 """Chunks' worth of work below which a step is not shared: it takes about 100 microseconds."""
 
 
