@@ -7,7 +7,7 @@ node, so that no conversion can touch a bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Bits = npt.NDArray[np.uint32]
+Visitor = Callable[[Sequence[tuple[int, Bits]]], None]
+"""Is shown some nodes of a step and their outputs, which are there only during the call."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,21 @@ class Executor(Protocol):
     def trace(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """Output of every node of that step in program order, OUTPUT aliases included."""
         ...
+
+    def visit(
+        self,
+        state: Sequence[Bits],
+        step: int,
+        visitor: Visitor,
+        nodes: Collection[int] | None = None,
+    ) -> None:
+        """Show `visitor` the output of each node of that step, or of `nodes` only, once each.
+
+        The outputs come in any number of calls and in any order. They may be overwritten after the
+        call that shows them, and must not be written to; those that lie in one and the same array
+        object have one and the same value. An executor that computes in little memory
+        shows each while it is there; this one, for all others, keeps a whole trace.
+        """
+        outputs = self.trace(state, step)
+        numbers = range(len(outputs)) if nodes is None else sorted(set(nodes))
+        visitor([(number, outputs[number]) for number in numbers])

@@ -24,7 +24,8 @@ from protocol.program import DType, Flat, Iota, Kind, Node, Program
 from protocol.question import Context, Proof, ProofKind, Question
 from protocol.referee import judge, values_length
 from protocol.reference import Fetch, element_values
-from protocol.tensor_tree import CHUNK_ELEMENTS, chunk, tensor_tree
+from protocol.tensor_tree import CHUNK_ELEMENTS, chunk, tensor_root, tensor_tree
+from protocol.trace import Outputs
 from protocol.views import axes, element_index, iota_value, register_dtypes
 
 __all__ = [
@@ -66,13 +67,13 @@ class Evidence(Protocol):
 
 
 class TraceEvidence:
-    """Evidence from tensors in memory, hashed when they are asked for."""
+    """Evidence from tensors, hashed when they are asked for."""
 
     def __init__(
         self,
         state: Sequence[Bits],
         inputs: Inputs,
-        outputs: Sequence[Bits],
+        outputs: Outputs,
         trace_proof: Callable[[int], Sequence[bytes]],
     ) -> None:
         """Take the state before the step, the challenger's trace, and a prover.
@@ -86,7 +87,6 @@ class TraceEvidence:
             Kind.INPUT: state,
             Kind.CONST: inputs.constants,
             Kind.DATA: inputs.data,
-            Kind.OUTPUT: outputs,
         }
 
     def element(self, node: int, index: int) -> int:
@@ -106,7 +106,7 @@ class TraceEvidence:
     def tensor(self, kind: Kind, index: int) -> tuple[bytes, Sequence[bytes]]:
         """Return the root of the tensor that a node names, and its proof unless it is an OUTPUT."""
         if kind is Kind.OUTPUT:
-            return tensor_tree(self._outputs[index]).root, ()
+            return tensor_root(self._outputs[index]), ()
         roots = tensor_roots(self._tensors[kind])
         return roots[index], roots_tree(roots).inclusion_proof(index)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from protocol import fold as folds
 from protocol.errors import UsageError
-from protocol.execution import Bits, Inputs
+from protocol.execution import Bits, Executor, Inputs
 from protocol.float32 import TABLE, WORD, Float32, canonical
 from protocol.program import DType, Flat, Iota, Kind, Node, Program, Shape
 from protocol.randomness import check_seed, philox, sample
@@ -104,7 +104,7 @@ def element(node: Node, e: int, fetch: Fetch, seed: bytes, step: int) -> int:
     raise UsageError(f"the elements of a {node.kind.name} node are those of another tensor")
 
 
-class ReferenceExecutor:
+class ReferenceExecutor(Executor):
     """Executes whole steps of a program; implements `protocol.execution.Executor`."""
 
     def __init__(self, program: Program, inputs: Inputs) -> None:

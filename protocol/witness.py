@@ -3,8 +3,8 @@
 
 `Witness` is what `protocol.dispute` asks for. `ReplayWitness` answers by replaying the segment with
 an executor, as late as possible: the steps run once for the state roots; one step's tensors are
-recomputed only when the game has come down to that step, and hashed tensor by tensor; the inside of
-one element (lanes, accumulators, values) is evaluated in Python for that element alone.
+recomputed only when the game has come down to that step, and hashed as they pass by (`Trace`); the
+inside of one element (lanes, accumulators, values) is evaluated in Python for that element alone.
 
 Steps are counted in the segment from 0 here; `first_step` makes them numbers of the whole task.
 """
@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from protocol import fold as folds
-from protocol.commitments import program_tree, roots_tree, state_root, step_log_tree, tensor_roots
+from protocol.commitments import program_tree, roots_tree, state_root, step_log_tree
 from protocol.encoding import encode_node
 from protocol.errors import UsageError
 from protocol.execution import Bits, Executor, Inputs
@@ -24,8 +24,9 @@ from protocol.game_view import GameView, Phase
 from protocol.merkle import Tree
 from protocol.one_step import TraceEvidence, find_proof
 from protocol.program import Program
-from protocol.reference import Evaluator, element_values
+from protocol.reference import Evaluator, Fetch, element_values
 from protocol.tensor_tree import chunk, tensor_tree
+from protocol.trace import KEEP, Trace
 
 if TYPE_CHECKING:
     from protocol.question import Proof
@@ -92,9 +93,12 @@ class Witness(Protocol):
 class ReplayWitness:
     """A witness that replays a segment with an executor. Read the module's text for what it costs.
 
-    It holds the start state, the state before the step that was asked for last, that step's trace,
-    and the trees of those of its tensors that were asked for.
+    It holds the start state, the state before the step that was asked for last, what `Trace` keeps
+    of that step, and the trees of those of its tensors that were asked for.
     """
+
+    keep: int = KEEP
+    """Bytes of a trace up to which it is kept as a whole."""
 
     def __init__(
         self,
@@ -121,7 +125,6 @@ class ReplayWitness:
         self._roots: list[bytes] = []
         # Caches live and die with this object and hold what one step's dispute needs.
         self._trace = lru_cache(maxsize=1)(self._compute_trace)
-        self._output_roots = lru_cache(maxsize=1)(self._compute_output_roots)
         self._output_tree = lru_cache(maxsize=64)(self._compute_output_tree)
         self._lane_results = lru_cache(maxsize=4)(self._compute_lane_results)
         self._chain = lru_cache(maxsize=64)(self._compute_chain)
@@ -149,7 +152,7 @@ class ReplayWitness:
 
     def _state_roots(self, step: int) -> list[bytes]:
         """Return the tensor roots of the state after `step`: those of the OUTPUT nodes."""
-        roots = self._output_roots(step)
+        roots = self._trace(step).roots
         return roots[len(roots) - self.program.n_state :]
 
     def state_tree(self, step: int) -> Tree:
@@ -160,15 +163,13 @@ class ReplayWitness:
         """Return the root of one tensor of that state."""
         return self._state_roots(step)[tensor]
 
-    def _compute_trace(self, step: int) -> list[Bits]:
-        return self.executor.trace(self.state(step), self.first_step + step)
-
-    def _compute_output_roots(self, step: int) -> list[bytes]:
-        return tensor_roots(self._trace(step))
+    def _compute_trace(self, step: int) -> Trace:
+        state, number = self.state(step), self.first_step + step
+        return Trace(self.program, self.executor, state, number, self.keep)
 
     def trace_tree(self, step: int) -> Tree:
         """Return the tree over the outputs of all nodes in `step`."""
-        return roots_tree(self._output_roots(step))
+        return roots_tree(self._trace(step).roots)
 
     def _compute_output_tree(self, step: int, node: int) -> Tree:
         return tensor_tree(self._trace(step)[node])
@@ -183,11 +184,14 @@ class ReplayWitness:
 
     # Inside one element ---------------------------------------------------------------------------
 
-    def _fetch(self, step: int) -> _Fetch:
-        return _Fetch(self._trace(step))
+    def _fetch(self, step: int, node: int) -> Fetch:
+        """Return what reads single elements of the nodes that `node` reads."""
+        trace = self._trace(step)
+        trace[node]  # brings those nodes with it
+        return lambda source, index: int(trace[source].reshape(-1)[index])
 
     def _terms(self, step: int, node: int, element: int) -> folds.Terms:
-        return Evaluator(self.program.nodes[node]).terms(element, self._fetch(step))
+        return Evaluator(self.program.nodes[node]).terms(element, self._fetch(step, node))
 
     def _compute_lane_results(self, step: int, node: int, element: int) -> list[int]:
         fold = self.program.nodes[node]
@@ -214,7 +218,7 @@ class ReplayWitness:
 
     def values(self, step: int, node: int, element: int, term: int | None) -> list[int]:
         """Return the operands' values and the instructions' results at an element (and term)."""
-        values = element_values(self.program.nodes[node], element, term, self._fetch(step))
+        values = element_values(self.program.nodes[node], element, term, self._fetch(step, node))
         return [*values[0], *values[1]]
 
     # The program and the end ----------------------------------------------------------------------
@@ -230,21 +234,14 @@ class ReplayWitness:
     def proof(self, view: GameView) -> Proof | None:
         """Return the one-step proof against the claim in `view`, None if the claim is true."""
         own = self.trace_tree(view.step)
+        trace = self._trace(view.step)
+        if self.program.nodes[view.node].expression is not None:
+            trace[view.node]  # brings what it reads with it, all of which may be asked for
         evidence = TraceEvidence(
             self.state(view.step),
             self.inputs,
-            self._trace(view.step),
+            trace,
             lambda node: view.opened_trace.inclusion_proof(node, own),
         )
         values = view.posted if view.phase is Phase.PROVE else b""
         return find_proof(self.program, view.question, values, evidence)
-
-
-class _Fetch:
-    """Reads elements of a trace by flat index."""
-
-    def __init__(self, outputs: Sequence[Bits]) -> None:
-        self._outputs = [output.reshape(-1) for output in outputs]
-
-    def __call__(self, source: int, index: int) -> int:
-        return int(self._outputs[source][index])

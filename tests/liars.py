@@ -25,7 +25,7 @@ from protocol.witness import ReplayWitness
 from tests.hand_built import Case
 
 
-class FlippedOutput:
+class FlippedOutput(Executor):
     """Executes honestly but for one element of one node, from step `since` on (`^= mask`)."""
 
     def __init__(

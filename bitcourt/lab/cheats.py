@@ -8,7 +8,7 @@ consistent: a trace shows the lie, and everything after it follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from protocol import fold as folds
 from protocol.bundle import ExecutorFactory
 from protocol.errors import UsageError
-from protocol.execution import Bits, Executor, Inputs
+from protocol.execution import Bits, Executor, Inputs, Visitor
 from protocol.program import INDIRECT, DType, Expression, Fold, Kind, Node, Program, View
 
 When = Callable[[int], bool]
@@ -28,7 +28,7 @@ def always(_step: int) -> bool:
     return True
 
 
-class Tampered:
+class Tampered(Executor):
     """Changes one element of one node's output in some steps and computes honestly from there on.
 
     The rest of the step runs on a program in which that node is a constant, so it is as fast as an
@@ -79,8 +79,18 @@ class Tampered:
         """The trace of that step."""
         return self._executor(state, step).trace(state, step)
 
+    def visit(
+        self,
+        state: Sequence[Bits],
+        step: int,
+        visitor: Visitor,
+        nodes: Collection[int] | None = None,
+    ) -> None:
+        """The same, shown piece by piece."""
+        self._executor(state, step).visit(state, step, visitor, nodes)
 
-class FalseOutputs:
+
+class FalseOutputs(Executor):
     """Claims another state than its own trace ends in: a step that nobody computed."""
 
     def __init__(

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from protocol.errors import NumericsError, UsageError
-from protocol.execution import Bits, Inputs
+from protocol.execution import Bits, Executor, Inputs, Visitor
 from protocol.executor.driver import can_share, driver_text
 from protocol.executor.memory import Memory, Placement
 from protocol.executor.module import build_module
@@ -18,9 +18,10 @@ from protocol.executor.native import Library
 from protocol.executor.order import COMPUTED, make_order, resolve
 from protocol.executor.plan import make_plan
 from protocol.executor.schedule import Task, make_tasks, waits, worth_sharing
+from protocol.executor.segments import make_segments
 from protocol.executor.target import Target, host_target, machine
 from protocol.executor.team import Team, make_script
-from protocol.program import Program
+from protocol.program import Kind, Program
 from protocol.reference import check_inputs
 from protocol.validate import validate
 
@@ -39,7 +40,7 @@ def _watched_nodes(program: Program, names: Sequence[str]) -> dict[str, int]:
     return {name: resolve(program, program.names[name]) for name in names}
 
 
-class NativeExecutor:
+class NativeExecutor(Executor):
     """Executes whole steps of a program; implements `protocol.execution.Executor`.
 
     Intermediates live in one arena that steps reuse, so a step allocates only the state it returns,
@@ -79,11 +80,13 @@ class NativeExecutor:
         sizes = {n: 4 * node.numel for n, node in enumerate(program.nodes)}
         tasks: list[Task] = []
         if threads > 1 and can_share(machine()):
-            sizes = {n: 4 * node.numel for n, node in enumerate(program.nodes)}
             before = waits(self.order, self.plan, sizes)
             tasks = make_tasks(self.order, module.calls, before, threads)
             if not worth_sharing(tasks, sum(call.work for call in module.calls.values())):
                 tasks = []
+        self._segments = make_segments(
+            self.order, self.plan, module.calls, sizes, threads if tasks else 1
+        )
         self._kernels = Library(module.parts, target)
         names = {call.kernel for call in module.calls.values()}
         addresses = {name: self._kernels.address(name) for name in names}
@@ -138,9 +141,49 @@ class NativeExecutor:
             self._run(place)
             return place.results
 
+    def visit(
+        self,
+        state: Sequence[Bits],
+        step: int,
+        visitor: Visitor,
+        nodes: Collection[int] | None = None,
+    ) -> None:
+        """Show `visitor` the outputs of a step while they are in memory, in no more than it takes.
+
+        See `protocol.execution.Executor.visit`. The visitor must not use this executor.
+        """
+        with self._lock:
+            memory, program = self._memory, self.program
+            place = memory.place_step(state, step, None)
+            numbers = range(len(program.nodes))
+            wanted = set(numbers if nodes is None else nodes)
+            leaves = [n for n in numbers if program.nodes[n].kind not in (*COMPUTED, Kind.OUTPUT)]
+            _show(visitor, [(n, memory.leaf(n, state)) for n in leaves if n in wanted])
+            # An OUTPUT shows what the node that it names has left behind.
+            needed = {resolve(program, n) for n in wanted} & set(self.order.numbers)
+            for segment in self._segments:
+                if not needed:
+                    break
+                run = self.order.numbers[segment.first : segment.stop]
+                self._check(
+                    self.team.run_part(place.pointers, segment.first, segment.stop, segment.chunks)
+                )
+                _show(visitor, [(n, memory.value(n, place.results)) for n in run if n in wanted])
+                needed -= set(run)
+            outputs = enumerate(place.results, program.output(0))
+            _show(visitor, [(n, output) for n, output in outputs if n in wanted])
+
     def _run(self, place: Placement) -> None:
-        if self.team.run(place.pointers):
+        self._check(self.team.run(place.pointers))
+
+    def _check(self, bad: int) -> None:
+        if bad:
             raise NumericsError(
                 "a thread flushes subnormal numbers to zero or does not round to nearest "
                 "(torch.set_flush_denormal, or a library built with fast-math)"
             )
+
+
+def _show(visitor: Visitor, outputs: list[tuple[int, Bits]]) -> None:
+    if outputs:
+        visitor(outputs)

@@ -61,6 +61,11 @@ def waits(order: Order, plan: Plan, sizes: Mapping[int, int]) -> dict[int, set[i
     return result
 
 
+def chunks_of(call: Call, threads: int) -> int:
+    """Return into how many chunks threads may cut a call; below 2 it is better left whole."""
+    return min(call.shape.units, call.work // CHUNK_WORK, CHUNKS_PER_THREAD * threads)
+
+
 def make_tasks(
     order: Order, calls: Mapping[int, Call], before: Mapping[int, set[int]], threads: int
 ) -> list[Task]:
@@ -68,7 +73,7 @@ def make_tasks(
     groups: list[tuple[int, int, int, int]] = []  # chunks, first, stop, work
     for place, number in enumerate(order.numbers):
         call = calls[number]
-        chunks = min(call.shape.units, call.work // CHUNK_WORK, CHUNKS_PER_THREAD * threads)
+        chunks = chunks_of(call, threads)
         last = groups[-1] if groups else (2, 0, 0, 0)
         if chunks < 2 and last[0] == 1 and last[3] + call.work <= CHUNK_WORK:
             groups[-1] = (1, last[1], place + 1, last[3] + call.work)

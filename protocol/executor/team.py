@@ -92,7 +92,8 @@ class Team:
         self.script = script
         self.scratch = [aligned(scratch) for _ in range(threads)]
         self._counters = aligned(driver.LINE * len(script.tasks))
-        self._entry = library.function("run" if threads > 1 else "alone")
+        self._alone = library.function("alone")
+        self._entry = library.function("run") if threads > 1 else self._alone
         self._process = 0
 
     def _start(self) -> None:
@@ -135,6 +136,27 @@ class Team:
             self._start()
         self._control[driver.POINTERS] = address(pointers)
         return int(self._entry(*self._arguments))
+
+    def run_part(self, pointers: Addresses, first: int, stop: int, chunks: int) -> int:
+        """Run calls `first` .. `stop`-1 only, in `chunks` parts that the threads share.
+
+        Returns what `run` does.
+        """
+        if self._process != os.getpid():
+            self._start()
+        control = self._control
+        whole = control[[driver.COUNT, driver.CALLS, driver.TASKS]]
+        control[driver.POINTERS] = address(pointers)
+        if chunks > 1 and len(self.scratch) > 1:
+            task = np.array([chunks, first, stop, 0, 0], np.int64)
+            control[driver.COUNT], control[driver.TASKS] = 1, address(task)
+            found = self._entry(*self._arguments)
+        else:
+            control[driver.COUNT] = stop - first
+            control[driver.CALLS] += self.script.calls.strides[0] * first
+            found = self._alone(*self._arguments)
+        control[[driver.COUNT, driver.CALLS, driver.TASKS]] = whole
+        return int(found)
 
 
 def _help(library: Library, control: Words, scratch: npt.NDArray[np.uint8], *kept: Any) -> None:
