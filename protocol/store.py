@@ -64,12 +64,19 @@ class Store:
             raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
         return program
 
-    def put_tensors(self, tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> bytes:
+    def put_tensors(
+        self,
+        tensors: Sequence[Bits],
+        layout: Layout,
+        names: Sequence[str],
+        threads: int | None = None,
+    ) -> bytes:
         """Stores a list of tensors under their state root, which it returns.
 
         `names` are kept for people who open the file; order, dtypes and shapes are the program's.
+        They are hashed on `threads` threads (by default on all CPUs).
         """
-        root = state_root(tensors)
+        root = state_root(tensors, threads)
         if not self._exists(name := f"tensors/{root.hex()}.safetensors"):
             named = typed(_keys(names, len(layout)), tensors, layout)
             self._put(name, safetensors_numpy.save(named))

@@ -109,7 +109,7 @@ class Solver(Agent):
         for segment in range(len(checkpoints) - 1, target):
             for step in spec.steps_between(segment, 1):
                 current = executor.step(current, step)
-            checkpoints.append(current)
+            checkpoints.begin(current)  # hashed and written while the next segment is trained
             self.progress("train", segment + 1, spec.segments)
         tree = self.log(task, target + 1)
         old = state.log_size
