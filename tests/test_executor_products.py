@@ -8,6 +8,7 @@ in order with a fused multiply-add made of doubles.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from protocol.executor.kernel import Context
 from protocol.program import Dim, Fold, Kind, Operand, Program, Shape, Term, View
 from protocol.reference import ReferenceExecutor
 from tests import float_vectors
-from tests.executing import USABLE, assert_equal, combined
+from tests.executing import USABLE, assert_equal, combined, numbers
 from tests.hand_built import Builder, Case, along, case_of, expression
 
 ROWS = (2, 3, 5, 6, 7, 12, 13, 40, 1)
@@ -245,6 +246,39 @@ def test_long_weight_gradients_are_packed_chunk_by_chunk(images: int, filters: i
     assert (plan.chunk < plan.terms) == (images == 9)
     case = case_of(program, images, wild=False)
     assert_equal(computed(case, host_target()), expected(case), "weight gradient")
+
+
+@pytest.mark.parametrize("special", [0, 0x7F800000, 0x7FC00001, 0x80000001], ids=hex)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("size", [(40, 20), (130, 33), (300, 8)])
+def test_masked_products_leave_out_nothing_that_changes_a_bit(
+    size: tuple[int, int], turned: bool, special: int
+) -> None:
+    """Products with a triangle of zeros of either sign, by a factor with a special value or none.
+
+    The smallest subnormal makes accumulators of -0; an infinity or a NaN must meet every zero.
+    """
+    time, width = size
+    axes = (0, 3, 1) if turned else (0, 1, 3)
+    views = [along(0, (2, time, time), axes), along(1, (2, time, width), (0, 3, 2))]
+    shapes: list[Shape] = [(2, time, time), (2, time, width)]
+    program = program_of((2, time, width), (time,), views, shapes)
+    plan = plan_of(program, host_target())
+    assert plan is not None
+    assert plan.skips
+    rng = np.random.default_rng(time)
+    mixed = rng.standard_normal((2, time, time)).astype(np.float32)
+    mask = np.tril(np.ones((time, time), bool))
+    zeros = np.where(rng.integers(0, 2, mixed.shape) == 0, np.float32(0), np.float32(-0.0))
+    left = np.where(mask, mixed, zeros).view(np.uint32)
+    right = numbers(3, 2, time, width)
+    if special:
+        right[0, time // 2, width // 2] = special
+        right[1, :, 1] = special
+        left[1, time // 3, 0] = 0x00000001
+    case = case_of(program)
+    case = replace(case, inputs=replace(case.inputs, data=(left, right)))
+    assert_equal(computed(case, host_target()), expected(case), "masked")
 
 
 def test_the_oracle_has_the_bits_of_the_reference() -> None:

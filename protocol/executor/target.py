@@ -41,11 +41,6 @@ class Target:
         return 8 if self.width == 16 else 6
 
     @property
-    def accumulators(self) -> int:
-        """Vector registers that a tile of a matrix product may use for its results."""
-        return 24 if self.width == 16 else 12
-
-    @property
     def attributes(self) -> str:
         """LLVM attribute group 0, that of all kernels."""
         return (

@@ -76,25 +76,29 @@ def find_box(access: Access, fixed: Sequence[int], extents: Sequence[int], most:
 
 
 class Filler:
-    """Emits the filling of a box at `target` from a source, one part of the outermost axis."""
+    """Emits the filling of a box at `target` from a source, as far as it is wanted."""
 
     def __init__(self, em: Emitter, box: Box, source: str, target: str) -> None:
         self.em = em
         self.box = box
         self.source = source
         self.target = target
+        self.ranges: Sequence[tuple[str, str]] = ()
         self.fill = str(box.access.fill - (box.access.fill >> 31 << 32))
 
-    def emit(self, fixed: Sequence[tuple[int, str]], first: str, count: str) -> None:
-        """Fill places `first` .. `first + count - 1`; `fixed` are the other axes' coordinates."""
+    def emit(self, fixed: Sequence[tuple[int, str]], ranges: Sequence[tuple[str, str]]) -> None:
+        """Fill places `first` .. `stop`-1 of each of the box's axes.
+
+        The first place of the outermost axis lies at the target, those of other axes as if all
+        were there. `fixed` are the coordinates of axes along which the box is elsewhere.
+        """
         em, rest = self.em, self.box.rest
         start = str(rest.offset)
         for axis, coordinate in fixed:
             start = em.add(start, em.mul(coordinate, rest.coef(axis)))
-        with em.loop(0, count) as index:
-            place = em.add(first, index)
-            source = em.add(start, em.mul(place, rest.coef(self.box.axes[0])))
-            self._axis(1, source, em.mul(index, self.box.slice), "true")
+        self.ranges = ranges
+        begin = em.op(f"sub i64 0, {em.mul(ranges[0][0], self.box.slice)}")
+        self._axis(0, start, begin, "true")
 
     def _axis(self, level: int, source: str, target: str, inside: str) -> None:
         """Loop over axis number `level` and those after it, but copy the last as a row."""
@@ -103,7 +107,8 @@ class Filler:
             self._row(source, target, inside)
             return
         stride = product(box.sizes[level + 1 :])
-        with em.loop(0, box.sizes[level]) as index:
+        limits = self.ranges[level] if level < len(box.axes) else ("0", str(box.sizes[level]))
+        with em.loop(*limits) as index:
             below = em.add(target, em.mul(index, stride))
             number = level - len(box.axes)
             if number < 0:

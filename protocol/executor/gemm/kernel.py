@@ -9,7 +9,7 @@ first-level cache while the group's rows pass by.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from protocol.executor.gemm.pack import panel_size, row_stride, tile_size
 from protocol.executor.gemm.plan import Plan
 from protocol.executor.gemm.result import Gathered, Panel
 from protocol.executor.gemm.sizes import BLOCK
+from protocol.executor.gemm.span import Spans, finite, left_zero, right_zero, shrink, together
 from protocol.executor.kernel import Context, Shape, product, windows
 
 
@@ -51,6 +52,18 @@ class Block:
     start: str
     stop: str
     first: str
+
+
+@dataclass(frozen=True)
+class _Product:
+    """The product of a block: where, of what, and which terms are left out."""
+
+    place: Place
+    block: Block
+    sources: tuple[str, str]
+    terms: str
+    spans: Spans | None
+    gathered: Gathered
 
 
 class ProductKernel:
@@ -168,54 +181,126 @@ class ProductKernel:
         self, place: Place, block: Block, sources: tuple[str, str], gathered: Gathered
     ) -> None:
         em, columns = self.em, self.plan.tile.columns
+        terms = em.least(em.op(f"sub i64 {block.stop}, {block.first}"), BLOCK)
+        spans = self._spans(place, block, sources[0], terms) if self.plan.skips else None
+        product_ = _Product(place, block, sources, terms, spans, gathered)
         with em.loop(0, place.panels) as panel:
-            self._panel(place, block, sources, gathered, panel, columns)
+            self._panel(product_, panel, columns)
         if self.column_rest:
             with em.when(place.last_columns):
-                self._panel(place, block, sources, gathered, place.panels, self.column_rest)
+                self._panel(product_, place.panels, self.column_rest)
 
-    def _panel(
-        self, place: Place, block: Block, sources: tuple[str, str], gathered: Gathered,
-        panel: str, lanes: int,
-    ) -> None:  # fmt: skip
+    # Terms left out ------------------------------------------------------------------------------
+
+    def _each_tile(self, place: Place, work: Callable[[str, int], None]) -> None:
+        """Emit work for every tile of rows: `work(number, rows)`."""
+        with self.em.loop(0, place.tiles) as index:
+            work(index, self.plan.tile.rows)
+        if self.row_rest:
+            with self.em.when(place.last_rows):
+                work(place.tiles, self.row_rest)
+
+    def _spans(self, place: Place, block: Block, source: str, terms: str) -> Spans:
+        em, plan = self.em, self.plan
+        spans = Spans(em, windows(plan.row_group, plan.tile.rows) + 1, terms)
+
+        def look(index: str, rows: int) -> None:
+            pointer, *pair = self._left(place, block, source, index, rows)
+            strides = (pair[0], pair[1])
+            zero = left_zero(em, pointer, rows, strides)
+            spans.set(index, shrink(em, terms, together(strides, rows), zero))
+
+        def right_finite() -> str:
+            result = em.variable("i1", "true")
+            last = "0"
+            if self.column_rest:
+                last = em.op(f"zext i1 {place.last_columns} to i64")
+            with em.loop(0, em.add(place.panels, last)) as panel:
+                pointer = self._packed_panel(block, panel)
+                one = finite(em, pointer, em.mul(terms, plan.tile.columns))
+                result.set(em.op(f"and i1 {result.get()}, {one}"))
+            return result.get()
+
+        self._each_tile(place, look)
+        tiles = place.tiles
+        if self.row_rest:
+            tiles = em.add(tiles, em.op(f"zext i1 {place.last_rows} to i64"))
+        spans.confirm(tiles, right_finite)
+        return spans
+
+    def _left_finite(self, product_: _Product) -> str:
+        em = self.em
+        result = em.variable("i1", "true")
+
+        def look(index: str, rows: int) -> None:
+            pointer, row, term = self._left(
+                product_.place, product_.block, product_.sources[0], index, rows
+            )
+            if (row, term) == (1, rows):
+                lines, step, count = "1", 0, em.mul(product_.terms, rows)
+            elif term == 1:
+                lines, step, count = str(rows), row, product_.terms
+            else:
+                lines, step, count = product_.terms, term, str(rows)
+            with em.loop(0, lines) as number:
+                one = finite(em, em.element(pointer, em.mul(number, step)), count)
+                result.set(em.op(f"and i1 {result.get()}, {one}"))
+
+        self._each_tile(product_.place, look)
+        return result.get()
+
+    # Tiles ---------------------------------------------------------------------------------------
+
+    def _packed_panel(self, block: Block, panel: str) -> str:
+        """Return where the block's terms of a packed panel begin."""
+        em, plan = self.em, self.plan
+        offset = em.mul(self._packed(block), plan.tile.columns)
+        offset = em.add(offset, em.mul(panel, panel_size(plan)))
+        return em.element(self.memory.right, offset)
+
+    def _panel(self, product_: _Product, panel: str, lanes: int) -> None:
         em, plan, tile = self.em, self.plan, self.plan.tile
+        place, block, spans = product_.place, product_.block, product_.spans
         shift = em.mul(panel, tile.columns)
         column = em.add(place.column, shift)
         if plan.pack_right == "no":
             offset = self._offset(plan.right, place, column, block.first)
-            right = (em.element(sources[1], offset), plan.right.term or 0)
+            right = (em.element(product_.sources[1], offset), plan.right.term or 0)
         else:
-            offset = em.mul(panel, panel_size(plan))
-            offset = em.add(offset, em.mul(self._packed(block), tile.columns))
-            right = (em.element(self.memory.right, offset), tile.columns)
+            right = (self._packed_panel(block, panel), tile.columns)
         in_place = None
         if not plan.gathered:
             in_place = Panel(self.context, plan, place.base, column, lanes, self.buffer)
         vectors = windows(lanes, tile.width)
         first = em.op(f"icmp eq i64 {block.first}, 0")
-        if gathered.deep:
+        if product_.gathered.deep:
             rest = em.op(f"urem i64 {block.first}, {BLOCK * BLOCK}")
             first = em.op(f"icmp eq i64 {rest}, 0")
-        terms = em.least(em.op(f"sub i64 {block.stop}, {block.first}"), BLOCK)
+        if spans is not None:
+            zero = right_zero(em, right[0], vectors, tile.width, tile.columns)
+            span = shrink(em, product_.terms, 1, zero)
+            spans.set_panel(span, lambda: self._left_finite(product_))
 
         def compute(index: str, rows: int) -> None:
-            left = self._left(place, block, sources[0], index, rows)
+            left, own_right, terms = (
+                self._left(place, block, product_.sources[0], index, rows), right, product_.terms,
+            )  # fmt: skip
+            if spans is not None:
+                begin, terms = spans.of(index)
+                left = (em.element(left[0], em.mul(begin, left[2])), *left[1:])
+                own_right = (em.element(right[0], em.mul(begin, right[1])), right[1])
             size = Tile(rows, vectors, tile.width, plan.pack_left == "tiles")
 
             def emit(places: list[str], stride: int) -> None:
-                call(em, size, terms, left, right, places, str(stride), first)
+                call(em, size, terms, left, own_right, places, str(stride), first)
 
             row = em.mul(index, tile.rows)
             if in_place is not None:
                 in_place.tile(em.add(place.row, row), rows, first, emit)
             else:
-                gathered.tile(row, rows, shift, lanes, emit)
+                product_.gathered.tile(row, rows, shift, lanes, emit)
 
-        with em.loop(0, place.tiles) as index:
-            compute(index, tile.rows)
-        if self.row_rest:
-            with em.when(place.last_rows):
-                compute(place.tiles, self.row_rest)
+        self._each_tile(place, compute)
 
     def _packed(self, block: Block) -> str:
         """Return the number of the block's first term among those packed."""

@@ -84,28 +84,28 @@ class Memory:
 
     # Boxes ---------------------------------------------------------------------------------------
 
-    def _part_of(self, factor: Factor, box: Box) -> tuple[str, int, int]:
-        """Return what the box's outermost axis follows, places of that a step, and most of them.
+    def _followed(self, factor: Factor, axis: int) -> tuple[str, int, int] | None:
+        """Return what an axis of a box follows, places of that a step, and most of them.
 
         It follows the factor's own rows or columns, or the terms, if it is the outermost axis of
         these; else it is held whole.
         """
         extents, plan = self.context.extents, self.plan
-        axis = box.axes[0]
         group = plan.row_group if factor is plan.left else plan.column_group
         reduce = range(self.context.rank, len(extents))
         if axis == factor.axes[0]:
             return "own", product([extents[a] for a in factor.axes[1:]]), group
         if reduce and axis == reduce[0]:
             return "terms", product([extents[a] for a in reduce[1:]]), plan.chunk
-        return "none", 1, 0
+        return None
 
     def _held(self, factor: Factor, box: Box) -> int:
         """Return how many places of its outermost axis a box has room for."""
-        kind, inner, most = self._part_of(factor, box)
         whole = self.context.extents[box.axes[0]]
-        if kind == "none":
+        followed = self._followed(factor, box.axes[0])
+        if followed is None:
             return whole
+        _, inner, most = followed
         aligned = most % inner == 0 or inner % most == 0
         return min(whole, windows(most, inner) + (not aligned))
 
@@ -119,19 +119,23 @@ class Memory:
         em, box = self.em, factor.box
         if box is None:
             return f"%s{factor.source}"
-        kind, inner, _ = self._part_of(factor, box)
-        extent = self.context.extents[box.axes[0]]
-        first, last = "0", str(extent - 1)
-        if kind != "none":
+        key, ranges = "0", []
+        for axis in box.axes:
+            extent = self.context.extents[axis]
+            followed = self._followed(factor, axis)
+            if followed is None:
+                ranges.append(("0", str(extent)))
+                continue
+            kind, inner, _ = followed
             start, stop = (own[0], em.add(*own)) if kind == "own" else terms
-            before = em.op(f"sub i64 {stop}, 1")
             first = em.op(f"udiv i64 {start}, {inner}")
-            last = em.op(f"udiv i64 {before}, {inner}")
+            last = em.op(f"udiv i64 {em.op(f'sub i64 {stop}, 1')}, {inner}")
+            ranges.append((first, em.add(last, 1)))
+            for part in (first, last):
+                key = em.add(em.mul(key, extent), part)
         target = em.element("%scratch", str(self._boxes[factor.register]))
         fixed = [a for a, _ in box.rest.axes if a not in box.axes]
-        key = em.add(em.mul(first, extent), last)
         with self.unless_there(factor, fixed, coordinates, key, box=True):
-            count = em.add(em.op(f"sub i64 {last}, {first}"), 1)
             filler = Filler(em, box, f"%s{factor.source}", target)
-            filler.emit([(axis, coordinates[axis]) for axis in fixed], first, count)
-        return em.element(target, em.op(f"sub i64 0, {em.mul(first, box.slice)}"))
+            filler.emit([(axis, coordinates[axis]) for axis in fixed], ranges)
+        return em.element(target, em.op(f"sub i64 0, {em.mul(ranges[0][0], box.slice)}"))

@@ -17,14 +17,19 @@ from protocol.executor.kernel import Context, product, windows
 
 MOST_TERMS: Final = BLOCK**3
 """Terms of the largest product that is cut so: its fold has three levels."""
+MASKED: Final = 40
+"""Terms from which on it pays to look for zeros."""
 UNITS: Final = 16
 """Groups that a large product should have at least, so that threads can share them out..."""
 UNIT_WORK: Final = 1 << 18
 """... but none with fewer multiplications."""
 UNIT_TILES: Final = 4
 """Tiles along a group's columns, at least; twice as many along its rows, which are shorter."""
-STREAMED: Final = 0.05
-"""Cycles to read an element of the packed right factor once more."""
+FEW_UNITS: Final = 4
+REPACKED: Final = 0.05
+"""Part of the multiplications' time that may go into packing again for more groups..."""
+REPACKED_FEW: Final = 0.2
+"""... unless there are fewer than `FEW_UNITS`."""
 CALL: Final = 30.0
 """Cycles to call the inner loop and to add up its results."""
 SCATTERED: Final = 3.0
@@ -53,6 +58,15 @@ class Plan:
     """Stride of the rows in the result, if they have one."""
     direct: bool
     """Whether the columns of a vector lie side by side in the result."""
+
+    places: int
+    """Places of the other axes."""
+
+    @property
+    def skips(self) -> bool:
+        """Whether zeros at the ends of a block are looked for: in attention, masks leave them."""
+        near = self.pack_left != "no" or 1 in (self.left.term, self.left.own)
+        return self.places > 1 and self.terms >= MASKED and near and self.pack_right != "no"
 
     @property
     def gathered(self) -> bool:
@@ -122,27 +136,36 @@ class _Cut:
             result += SCATTERED * self.rows * tile.columns * blocks
         return result
 
+    def _repacked(self, down: int, across: int) -> float:
+        """Return the cycles that so many groups spend on packing again, as part of them all."""
+        whole = self.chunk == self.terms
+        extra = 0.0 if whole else (down - 1) * self.right.cycles * self.columns
+        if down > 1 or not whole:
+            extra += (across - 1) * self.left.cycles * self.rows
+        return extra / (self.rows * self.columns / self.tile.width)
+
     def groups(self) -> tuple[int, int]:
         """Return rows and columns of a group: whole tiles, and few that are packed twice."""
         down, across = windows(self.rows, ROWS), windows(self.columns, COLUMNS)
         work = self.places * self.rows * self.columns * self.terms
         while True:
             units = self.places * down * across
-            if units >= UNITS or work < UNIT_WORK * (units + 1):
+            if units >= UNITS or work < UNIT_WORK * 2 * units:
                 break
-            more_rows = self.rows >= 2 * UNIT_TILES * self.tile.rows * (down + 1)
-            more_columns = self.columns >= UNIT_TILES * self.tile.columns * (across + 1)
-            if not more_rows and not more_columns:
+            finer = []
+            if self.columns >= UNIT_TILES * self.tile.columns * 2 * across:
+                finer.append((down, 2 * across))
+            if self.rows >= 2 * UNIT_TILES * self.tile.rows * 2 * down:
+                finer.append((2 * down, across))
+            if not finer:
                 break
-            whole = self.chunk == self.terms
-            again = 0.0 if whole and down == 1 else self.left.cycles * self.rows
-            other = STREAMED * self.columns if whole else self.right.cycles * self.columns
-            if more_columns and (not more_rows or again <= other):
-                across += 1
-            else:
-                down += 1
-        return _group(self.rows, self.tile.rows, down), _group(
-            self.columns, self.tile.columns, across
+            chosen = min(finer, key=lambda pair: self._repacked(*pair))
+            if self._repacked(*chosen) > (REPACKED if units >= FEW_UNITS else REPACKED_FEW):
+                break
+            down, across = chosen
+        return (
+            _group(self.rows, self.tile.rows, down),
+            _group(self.columns, self.tile.columns, across),
         )
 
 
@@ -165,7 +188,7 @@ def _candidates(context: Context, left: Factor, right: Factor) -> list[tuple[flo
         row_group, column_group = cut.groups()
         plan = Plan(
             left, right, tile, rows, columns, cut.terms, cut.chunk, row_group, column_group,
-            of_left.kind, of_right.kind, row_stride, direct,
+            of_left.kind, of_right.kind, row_stride, direct, places,
         )  # fmt: skip
         result.append((cut.cycles(not direct or row_stride is None), plan))
     return result
