@@ -2,6 +2,7 @@
 """Bitcourt: buy and sell machine-learning training between strangers, and trust the result."""
 
 from bitcourt.job import Job, load_job
+from bitcourt.trainer import Checkpoint, Trainer
 from protocol.bundle import Bundle
 from protocol.chain import Chain, Deployment, deploy, embedded_chain
 from protocol.errors import BitcourtError
@@ -14,6 +15,7 @@ __all__ = [
     "BitcourtError",
     "Bundle",
     "Chain",
+    "Checkpoint",
     "Deployment",
     "Job",
     "Market",
@@ -21,6 +23,7 @@ __all__ = [
     "Status",
     "Store",
     "TaskSpec",
+    "Trainer",
     "deploy",
     "embedded_chain",
     "load_job",

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bitcourt import local
 from protocol.errors import BitcourtError, UsageError
 
 app = typer.Typer(
@@ -51,6 +52,11 @@ def show(values: dict[str, Any], as_json: bool) -> None:
     width = max(len(name) for name in values)
     for name, value in values.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+app.command("trace")(local.trace)
+app.command("inspect")(local.inspect)
+app.command("train")(local.train)
 
 
 @app.command()

@@ -17,8 +17,9 @@ from protocol.execution import Bits
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
     import torch
+    from torch.optim.lr_scheduler import LRScheduler
 
-Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+Loss = Callable[..., "torch.Tensor"]
 Metric = Callable[["torch.nn.Module"], float]
 
 
@@ -26,19 +27,26 @@ Metric = Callable[["torch.nn.Module"], float]
 class Job:
     """A training job.
 
-    `dataset` is a pair (inputs, targets) whose first axes are the examples; every step draws
+    `dataset` is `(*inputs, targets)`, tensors whose first axes are the examples; every step draws
     `batch_size` of them at random, with replacement, from the task's seed. `metric` scores a
     trained module (such as accuracy on held-out data); `steps` and `segment_steps` are defaults.
+
+    `scheduler` (of `torch.optim.lr_scheduler`, stepped once a step) is tabulated for `steps` steps.
+    `accumulate`, `clip_norm` and `clip_value` are as in `protocol.tracing.trace`.
     """
 
     module: torch.nn.Module
     loss: Loss
     optimizer: torch.optim.Optimizer
-    dataset: tuple[torch.Tensor, torch.Tensor]
+    dataset: tuple[torch.Tensor, ...]
     batch_size: int
-    steps: int
-    segment_steps: int
+    steps: int = 1000
+    segment_steps: int = 100
     metric: Metric | None = None
+    scheduler: LRScheduler | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    clip_value: float | None = None
 
     def bundle(self) -> Bundle:
         """Traces one training step and packs it with the initial state and the data."""
@@ -53,6 +61,11 @@ class Job:
                 self.optimizer,
                 dataset=self.dataset,
                 batch_size=self.batch_size,
+                scheduler=self.scheduler,
+                steps=self.steps,
+                accumulate=self.accumulate,
+                clip_norm=self.clip_norm,
+                clip_value=self.clip_value,
             )
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise TraceError(f"the training step itself fails: {_line(error)}") from error

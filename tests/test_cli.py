@@ -20,7 +20,7 @@ from protocol.chain.deployment import Deployment, deploy
 from protocol.chain.embedded import embedded_chain
 
 COMMANDS = ("demo", "simulate", "chain", "deploy", "submit", "solver", "verifier", "status",
-            "fetch", "withdraw", "account", "account new")  # fmt: skip
+            "fetch", "withdraw", "account", "account new", "trace", "inspect", "train")  # fmt: skip
 DEAD_RPC = "http://127.0.0.1:9"
 JOB = """
 import torch

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Training on this machine, without any chain: the same bits that a solver would commit to.
+
+The directory of a run is a store (`protocol.store`): the program and every checkpoint's tensors
+under their roots, in safetensors. `run.jsonl` says whose run it is and lists
+the checkpoints, one a line; it is replaced as a whole after
+each one has been written, so whatever moment the process dies at, a resumed run goes on from the
+newest checkpoint that is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitcourt.job import Job, load_job
+from protocol.bundle import Bundle, state_layout
+from protocol.commitments import inputs_root, state_root
+from protocol.encoding import program_root
+from protocol.errors import ArtifactError, UsageError
+from protocol.execution import Bits
+from protocol.store import Store
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    import torch
+
+INDEX = "run.jsonl"
+MAX_LINE = 500
+"""Longest line of the index that is parsed: it also bounds how deep its JSON can nest."""
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stored state: `step` is the number of steps done, `root` the state root of section 4."""
+
+    step: int
+    root: bytes
+
+
+def seed_of(number: int) -> bytes:
+    """Return the 32-byte task seed that a whole number stands for: SHA-256 of its decimal text."""
+    return sha256(f"bitcourt seed {number}".encode()).digest()
+
+
+class Trainer:
+    """Trains a job step by step and keeps checkpoints.
+
+    `losses` are those of the steps done by this object.
+    """
+
+    def __init__(
+        self,
+        job: Job | Path | str,
+        out: Path | str,
+        *,
+        seed: int | bytes = 0,
+        threads: int | None = None,
+        checkpoint_every: int = 100,
+        resume: bool = False,
+    ) -> None:
+        """Trace and compile the job; `job` may be the path of a job file.
+
+        `seed` decides every batch and dropout mask (an integer, or a task's 32 bytes). `threads`
+        are as many as there are cores unless given, and never change a bit. Raises UsageError if
+        `out` already holds a run and `resume` is false, ArtifactError if it is to be resumed and is
+        another job's or holds no checkpoint that is whole.
+        """
+        from protocol.executor import CompiledExecutor
+
+        if checkpoint_every < 1:
+            raise UsageError(f"checkpoints are at least one step apart, not {checkpoint_every}")
+        self.job = job if isinstance(job, Job) else load_job(Path(job))
+        self.out = Path(out)
+        if self._index.exists() and not resume:
+            raise UsageError(f"{self.out} already holds a run: resume it or name another directory")
+        self.bundle: Bundle = self.job.bundle()
+        self.seed = seed if isinstance(seed, bytes) else seed_of(seed)
+        self.checkpoint_every = checkpoint_every
+        self.losses: list[float] = []
+        self.checkpoints: list[Checkpoint] = []
+        self._now = (self.bundle.state, 0)
+        self._store = Store(str(self.out))
+        self._layout = state_layout(self.bundle.program)
+        if self._index.exists():
+            self._resume()
+        self._executor = CompiledExecutor(
+            self.bundle.program,
+            self.bundle.inputs(self.seed),
+            threads or len(os.sched_getaffinity(0)),
+            watch=("loss",),
+        )
+        if not self.checkpoints:
+            self._store.put_program(self.bundle.program)
+            self.save()
+
+    @property
+    def state(self) -> list[Bits]:
+        """The current state tensors: bit patterns, in program order."""
+        return self._now[0]
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self._now[1]
+
+    def run(self, steps: int, on_step: OnStep | None = None) -> list[float]:
+        """Do `steps` more steps and return their losses; `on_step(steps done, loss)` after each.
+
+        Checkpoints are written whenever the step count is a multiple of `checkpoint_every`, and at
+        the end, even if `on_step` raises or the user interrupts.
+        """
+        first = len(self.losses)
+        try:
+            for _ in range(steps):
+                state, step = self._now
+                # Assigned together, so that an interrupt never leaves a state of another step.
+                self._now = (self._executor.step(state, step), step + 1)
+                loss = float(self._executor.watched("loss").view(np.float32))
+                self.losses.append(loss)
+                if self.step % self.checkpoint_every == 0:
+                    self.save()
+                if on_step is not None:
+                    on_step(self.step, loss)
+        finally:
+            self.save()
+        return self.losses[first:]
+
+    def save(self) -> Checkpoint:
+        """Write a checkpoint of the current state, unless there is one, and return it."""
+        if self.checkpoints and self.checkpoints[-1].step == self.step:
+            return self.checkpoints[-1]
+        names = self.bundle.program.state_names
+        root = self._store.put_tensors(self.state, self._layout, names)
+        made = Checkpoint(self.step, root)
+        listed = [*self.checkpoints, made]
+        self._write_index(listed)
+        self.checkpoints = listed
+        return made
+
+    @property
+    def root(self) -> bytes:
+        """State root of the current state."""
+        return state_root(self.state)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The job's module with the trained parameters and buffers loaded into it."""
+        return self.job.load_state(self.bundle.program.state_names, self.state)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the trained module's `state_dict`: a copy, frozen parameters included."""
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def export(self, path: Path | str) -> None:
+        """Write the trained module's `state_dict` as a safetensors file, all at once."""
+        from safetensors.torch import save
+
+        tensors = {name: t.contiguous() for name, t in self.state_dict().items()}
+        write_whole(Path(path), save(tensors))
+
+    def load(self, checkpoint: Checkpoint) -> list[Bits]:
+        """Return the state of a checkpoint; ArtifactError unless it is what its root says."""
+        return self._store.get_tensors(checkpoint.root, self._layout)
+
+    def replay(self, first: int, last: int) -> bool:
+        """Execute again from the checkpoint at step `first` to that at `last`; compare roots.
+
+        Raises UsageError where there is no such checkpoint.
+        """
+        start, end = self._at(first), self._at(last)
+        if start.step > end.step:
+            raise UsageError(f"cannot replay from step {first} back to step {last}")
+        state = self.load(start)
+        for step in range(start.step, end.step):
+            state = self._executor.step(state, step)
+        return state_root(state) == end.root
+
+    def _at(self, step: int) -> Checkpoint:
+        for checkpoint in self.checkpoints:
+            if checkpoint.step == step:
+                return checkpoint
+        known = ", ".join(str(checkpoint.step) for checkpoint in self.checkpoints)
+        raise UsageError(f"there is no checkpoint at step {step}; there are {known}")
+
+    # The index ------------------------------------------------------------------------------------
+
+    @property
+    def _index(self) -> Path:
+        return self.out / INDEX
+
+    def _identity(self) -> dict[str, str]:
+        bundle = self.bundle
+        return {
+            "program": program_root(bundle.program).hex(),
+            "constants": inputs_root(bundle.constants).hex(),
+            "data": inputs_root(bundle.data).hex(),
+            "seed": self.seed.hex(),
+        }
+
+    def _write_index(self, checkpoints: list[Checkpoint]) -> None:
+        listed = [{"step": c.step, "root": c.root.hex()} for c in checkpoints]
+        lines = [json.dumps(line) for line in (self._identity(), *listed)]
+        write_whole(self._index, "".join(f"{line}\n" for line in lines).encode())
+
+    def _resume(self) -> None:
+        identity, found = _read_index(self._index)
+        for name, wanted in self._identity().items():
+            if identity.get(name) != wanted:
+                raise ArtifactError(f"{self.out} holds a run with another {name} than this job's")
+        while found:
+            try:
+                self._now = (self.load(found[-1]), found[-1].step)
+            except ArtifactError:
+                found.pop()  # damaged: the one before it costs time only
+                continue
+            self.checkpoints = found
+            return
+        raise ArtifactError(f"no checkpoint in {self.out} is whole: start anew elsewhere")
+
+
+def _read_index(path: Path) -> tuple[dict[str, Any], list[Checkpoint]]:
+    """Return whose run it is, and its checkpoints; ArtifactError for anything but an index."""
+    try:
+        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        if max(map(len, (first, *rest))) > MAX_LINE:
+            raise ValueError(f"a line has more than {MAX_LINE} characters")
+        identity = dict(json.loads(first))
+        entries = [json.loads(line) for line in rest]
+        checkpoints = [Checkpoint(int(e["step"]), bytes.fromhex(e["root"])) for e in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error!r}") from None
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error}") from None
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    if any(len(c.root) != 32 for c in checkpoints) or steps != sorted(set(steps)):
+        raise ArtifactError(f"{path} is damaged: its checkpoints are not in order")
+    if steps and not 0 <= steps[0] <= steps[-1] < 1 << 64:
+        raise ArtifactError(f"{path} is damaged: a step is not a u64")
+    return identity, checkpoints
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that readers, and whoever comes after a crash, see all of it or the old one.
+
+    Raises ArtifactError where it cannot be written (a full disk); the old file then stays.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error}") from None
