@@ -263,7 +263,7 @@ def capture(
     paths = Paths()
     with _as_trace_errors(), _marking(step.module, paths):
         module = make_fx(
-            dispatch_functionalize(whole, FunctionalTensorMode()),
+            dispatch_functionalize(whole, FunctionalTensorMode(_allow_token_discovery=True)),
             decomposition_table=_decompositions(),
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
