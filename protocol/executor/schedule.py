@@ -17,6 +17,8 @@ from protocol.executor.plan import Occupants, Plan
 
 CHUNK_WORK: Final = 1 << 16
 """Primitives that a chunk should have at least: several microseconds."""
+GROUP_WORK: Final = 1 << 17
+"""Primitives of the kernels that are one task because each alone is too small to be handed on."""
 CHUNKS_PER_THREAD: Final = 8
 """More chunks than threads, so that a thread that is held up does not hold up the others."""
 
@@ -75,7 +77,7 @@ def make_tasks(
         call = calls[number]
         chunks = chunks_of(call, threads)
         last = groups[-1] if groups else (2, 0, 0, 0)
-        if chunks < 2 and last[0] == 1 and last[3] + call.work <= CHUNK_WORK:
+        if chunks < 2 and last[0] == 1 and last[3] + call.work <= GROUP_WORK:
             groups[-1] = (1, last[1], place + 1, last[3] + call.work)
         else:
             groups.append((max(chunks, 1), place, place + 1, call.work))
