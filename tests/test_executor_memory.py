@@ -23,6 +23,7 @@ from tests.programs import programs
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets threads share out even the smallest kernel."""
     monkeypatch.setattr(schedule, "CHUNK_WORK", 1)
+    monkeypatch.setattr(schedule, "GROUP_WORK", 1)
 
 
 def written(program: Program, found: Prepared, number: int) -> set[object]:

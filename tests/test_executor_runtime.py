@@ -76,6 +76,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets threads share out even the smallest step."""
     monkeypatch.setattr(schedule, "CHUNK_WORK", 1)
+    monkeypatch.setattr(schedule, "GROUP_WORK", 1)
 
 
 def destinations(state: Sequence[Bits], choice: int) -> list[Bits]:

@@ -92,6 +92,7 @@ def wanted(start: str) -> tuple[list[str], list[Bits]]:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets threads share out even the smallest kernel."""
     monkeypatch.setattr(schedule, "CHUNK_WORK", 1)
+    monkeypatch.setattr(schedule, "GROUP_WORK", 1)
 
 
 WAYS = [

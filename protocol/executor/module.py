@@ -91,10 +91,11 @@ class _Builder:
         """Return how node `number` is computed, generating its kernel unless there is one."""
         node = self.program.nodes[number]
         body = _NOTHING if node.kind is Kind.RAND else body_of(self.program, node)
-        key = _normalized(node, body)
         shared: frozenset[int] = frozenset()
         if node.kind is Kind.MAP:
             shared = overwritable(body, node.body, self.target)
+        # Where a result may lie on an operand, the code must not assume that nothing overlaps.
+        key = (*_normalized(node, body), shared)
         if key not in self.kernels:
             self.kernels[key] = self._generate(len(self.kernels), node, body, shared)
         name, shape = self.kernels[key]
