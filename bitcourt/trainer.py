@@ -87,6 +87,7 @@ class Trainer:
         self.losses: list[float] = []
         self.checkpoints: list[Checkpoint] = []
         self._now = (self.bundle.state, 0)
+        self._damaged: set[bytes] = set()
         self._store = Store(str(self.out))
         self._layout = state_layout(self.bundle.program)
         if self._index.exists():
@@ -137,6 +138,9 @@ class Trainer:
         """Write a checkpoint of the current state, unless there is one, and return it."""
         if self.checkpoints and self.checkpoints[-1].step == self.step:
             return self.checkpoints[-1]
+        if self._damaged and (again := self.root) in self._damaged:
+            self._store.discard_tensors(again)  # a store never overwrites what it has
+            self._damaged.discard(again)
         names = self.bundle.program.state_names
         root = self._store.put_tensors(self.state, self._layout, names)
         made = Checkpoint(self.step, root)
@@ -219,7 +223,7 @@ class Trainer:
             try:
                 self._now = (self.load(found[-1]), found[-1].step)
             except ArtifactError:
-                found.pop()  # damaged: the one before it costs time only
+                self._damaged.add(found.pop().root)  # the one before it costs time only
                 continue
             self.checkpoints = found
             return

@@ -2,9 +2,15 @@
 """The documentation says what the code says."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from bitcourt import Job
 from protocol.task import Status
+from protocol.tracing.optimizers import STATE_KEYS
 from scripts.operators import PAGE, page
 
 ROOT = Path(__file__).parent.parent
@@ -34,3 +40,22 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_training_pages_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/training.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert names["trainer"].step == 50
+    assert names["losses"][-1] < names["losses"][0]
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_the_training_page_lists_the_fields_of_a_job_and_the_optimizers() -> None:
+    page = (ROOT / "docs/training.md").read_text()
+    table = "".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))
+    assert {f.name for f in fields(Job)} == set(re.findall(r"`(\w+)`", table))
+    for kind in STATE_KEYS:
+        assert kind.__name__ in page
