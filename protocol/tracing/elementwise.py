@@ -20,7 +20,6 @@ from protocol.program import DType
 from protocol.tracing.graph import Value
 from protocol.tracing.lowering import Context, lowering, name_of
 from protocol.tracing.scalars import Imm, Scalar, Scalars
-from protocol.tracing.schedule import OnStep, power
 
 Function = Callable[..., Scalar]
 
@@ -177,14 +176,6 @@ def pow_tensor_scalar(ctx: Context, base: Value, exponent: float) -> Value:
         root = s.op(Op.SQRT, x)
         result = root if result is one else s.op(Op.MUL, result, root)
     return ctx.result(s.op(Op.DIV, one, result) if exponent < 0 else result)
-
-
-@lowering("pow.Scalar")
-def pow_scalar(ctx: Context, base: float, exponent: Value) -> Value:
-    """Powers of a number whose exponent depends on the step alone: a table in double precision."""
-    if not isinstance(exponent.scalar, OnStep):
-        raise TraceError("the exponent is computed, and there is no general power")
-    return ctx.result(ctx.s.on_step(power(base, exponent.scalar)))
 
 
 # Comparison and choice ---------------------------------------------------------------------------

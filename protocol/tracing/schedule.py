@@ -84,11 +84,6 @@ def combine(op: Op, parts: Sequence[OnStep]) -> OnStep:
     return OnStep(op.name, tuple(parts))
 
 
-def power(base: float, exponent: OnStep) -> OnStep:
-    """Return `base ** exponent`."""
-    return OnStep("pow", (constant_of(base), exponent))
-
-
 def evaluate(formula: OnStep, t: Doubles) -> Doubles:
     """Return the values of a formula at steps `t`, in double precision."""
     if formula.name == "t":
