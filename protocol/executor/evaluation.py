@@ -129,21 +129,22 @@ class Evaluation:
             result = em.op(f"add {wide} {result}, {lanes.extra}")
         return result
 
-    def _test(self, test: Test) -> tuple[str, bool]:
-        """Return an i1, or a vector of them, and whether it is the scalar."""
+    def _test(self, test: Test) -> list[tuple[str, bool]]:
+        """Return conditions: i1 values, or vectors of them, and whether they are scalars."""
         em = self.em
         lanes = self._affine(test.affine, test.bits)
-        width = 1 if lanes.uniform else self.width
-        kind, flags = vector(lanes.kind, width), vector("i1", width)
-        x = lanes.base if lanes.uniform else self._spread(lanes)
         conditions = []
         if test.bounded:
+            kind, x, width = self._each(lanes)
             for relation, bound in (("sge", test.low), ("slt", test.high)):
                 limit = em.splat(lanes.kind, str(bound), width)
                 if test.bits == 32 and bound > _LARGEST_I32:
                     continue  # no i32 reaches it
-                conditions.append(em.op(f"icmp {relation} {kind} {x}, {limit}"))
+                conditions.append((em.op(f"icmp {relation} {kind} {x}, {limit}"), width == 1))
         if test.dilation > 1:
+            if lanes.extra is None and lanes.stride % test.dilation == 0:
+                lanes = Lanes(lanes.kind, lanes.base)  # all lanes have the remainder of the first
+            kind, x, width = self._each(lanes)
             # Division of 128 bits would be a library call; inside the bounds 64 bits are enough.
             small = "i64" if test.bits == 128 or test.dilation > _LARGEST_I32 else lanes.kind
             if test.bits == 128:
@@ -153,29 +154,29 @@ class Evaluation:
             kind = vector(small, width)
             divisor = em.splat(small, str(test.dilation), width)
             rest = em.op(f"srem {kind} {x}, {divisor}")
-            conditions.append(em.op(f"icmp eq {kind} {rest}, {em.splat(small, '0', width)}"))
-        result = conditions[0]
-        for condition in conditions[1:]:
-            result = em.op(f"and {flags} {result}, {condition}")
-        return result, width == 1
+            whole = em.op(f"icmp eq {kind} {rest}, {em.splat(small, '0', width)}")
+            conditions.append((whole, width == 1))
+        return conditions
+
+    def _each(self, lanes: Lanes) -> tuple[str, str, int]:
+        """Return LLVM type, value and width of lanes; what is uniform stays a scalar."""
+        if lanes.uniform:
+            return lanes.kind, lanes.base, 1
+        return vector(lanes.kind, self.width), self._spread(lanes), self.width
+
+    def _and(self, kind: str, a: str, b: str) -> str:
+        return self.em.op(f"and {kind} {a}, {b}")
 
     def _tests(self, tests: tuple[Test, ...]) -> tuple[str | None, str | None]:
         """Return what all lanes must pass (i1) and what each must (vector), None if nothing."""
         uniform: str | None = None
         varying: str | None = None
-        for test in tests:
-            condition, scalar = self._test(test)
+        flags = vector("i1", self.width)
+        for condition, scalar in (one for test in tests for one in self._test(test)):
             if scalar:
-                uniform = (
-                    condition if uniform is None else self.em.op(f"and i1 {uniform}, {condition}")
-                )
+                uniform = condition if uniform is None else self._and("i1", uniform, condition)
             else:
-                flags = vector("i1", self.width)
-                varying = (
-                    condition
-                    if varying is None
-                    else self.em.op(f"and {flags} {varying}, {condition}")
-                )
+                varying = condition if varying is None else self._and(flags, varying, condition)
         return uniform, varying
 
     def active_mask(self) -> str:
@@ -195,9 +196,10 @@ class Evaluation:
         base, stride, extra = lanes.base, lanes.stride, lanes.extra
         for affine, dilation, step in access.quotients:
             part = self._affine(affine, 64)
-            width = 1 if part.uniform else self.width
-            kind = vector("i64", width)
-            x = part.base if part.uniform else self._spread(part)
+            if part.extra is None and part.stride % dilation == 0:
+                stride += part.stride // dilation * step  # whole in every lane or in none
+                part = Lanes(part.kind, part.base)
+            kind, x, width = self._each(part)
             x = em.op(f"sdiv {kind} {x}, {em.splat('i64', str(dilation), width)}")
             x = em.op(f"mul {kind} {x}, {em.splat('i64', str(step), width)}")
             if part.uniform:

@@ -19,11 +19,12 @@ from protocol.executor.kernel import Context, Shape
 from protocol.executor.lane_kernel import emit_lanes, is_lane_fold
 from protocol.executor.map_kernel import emit_map, overwritable
 from protocol.executor.order import COMPUTED
+from protocol.executor.phases import split_phases
 from protocol.executor.philox_kernel import emit_philox
 from protocol.executor.scatter_kernel import emit_scatter, find_scatter
 from protocol.executor.target import Target
 from protocol.executor.tile_kernel import emit_tile
-from protocol.program import Kind, Node, Program
+from protocol.program import Fold, Kind, Node, Program
 
 PART: Final = 1 << 17
 """Characters of LLVM IR beyond which a new part begins: parts are compiled at the same time."""
@@ -91,6 +92,8 @@ class _Builder:
         """Return how node `number` is computed, generating its kernel unless there is one."""
         node = self.program.nodes[number]
         body = _NOTHING if node.kind is Kind.RAND else body_of(self.program, node)
+        if node.kind is Kind.FOLD and node.fold is not Fold.DOT:
+            body = split_phases(body)
         shared: frozenset[int] = frozenset()
         if node.kind is Kind.MAP:
             shared = overwritable(body, node.body, self.target)
