@@ -109,3 +109,16 @@ class Apply(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(self.function(self.before(x)))
+
+
+class Layers(nn.Module):
+    """A function of a tensor and some layers, whose weights do not depend on the order of tests."""
+
+    def __init__(self, run: Callable[..., Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.run, self.layers = run, nn.ModuleList(layers)
+        for number, parameter in enumerate(self.parameters()):
+            parameter.data = numbers(*parameter.shape, seed=number) * 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, *self.layers)

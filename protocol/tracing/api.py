@@ -15,6 +15,7 @@ from protocol.errors import TraceError
 from protocol.execution import Bits
 from protocol.program import DType, Kind, Program, Shape
 from protocol.tracing import (
+    assembly,
     convolution,
     creation,
     dropout,
@@ -36,6 +37,7 @@ from protocol.tracing.schedulers import learning_rates
 from protocol.validate import validate
 
 FAMILIES = (
+    assembly,
     convolution,
     creation,
     dropout,

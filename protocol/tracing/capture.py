@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from protocol.errors import BitcourtError, TraceError
+from protocol.tracing.merging import merge_sums
 from protocol.tracing.optimizers import OptimizerStep
 
 aten = torch.ops.aten
@@ -270,6 +271,7 @@ def capture(
         )(*arguments)
     graph = module.graph
     paths.freeze(list(graph.nodes))
+    merge_sums(graph)
     found = [node for node in graph.nodes if node.op == "placeholder"]
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     inputs = dict(

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from protocol.ops import Op
 from protocol.program import Shape
 from protocol.tracing.graph import Value
 from protocol.tracing.lowering import Context, lowering
 from protocol.tracing.moves import NotAffine, merge, row_major
-from protocol.tracing.scalars import Affine, Imm, Load, Place
+from protocol.tracing.scalars import Affine
 
 
 def identity(rank: int) -> list[Affine]:
@@ -218,130 +217,3 @@ def split_with_sizes(
         pieces.append(ctx.moved(value, shape, mapping))
         start += size
     return tuple(pieces)
-
-
-@lowering("cat.default")
-def cat(ctx: Context, values: Sequence[Value], dim: int = 0) -> Value:
-    """Concatenate: choose the piece by the position on the axis."""
-    pieces = [v for v in values if v.shape != (0,)]
-    axis = dim % len(ctx.shape)
-    dtype = ctx.meta.dtype
-    end = ctx.shape[axis]
-    result = None
-    for piece in reversed(pieces):
-        end -= piece.shape[axis]
-        mapping = identity(len(ctx.shape))
-        mapping[axis] = Affine.of(axis, 1, -end) if piece.shape[axis] > 1 else Affine()
-        there = ctx.moved(piece, ctx.shape, mapping)
-        scalar = ctx.cast(there.scalar, piece.torch_dtype, dtype)
-        if result is None:
-            result = scalar
-        else:
-            before = ctx.s.op(
-                Op.ILT, ctx.s.index(Affine.of(axis)), ctx.s.i32(end + piece.shape[axis])
-            )
-            result = ctx.s.op(Op.WHERE if scalar.dtype == 0 else Op.IWHERE, before, scalar, result)
-    if result is None:
-        raise NotImplementedError("an empty concatenation")
-    return ctx.result(result)
-
-
-def widen(
-    ctx: Context, value: Value, axis: int, size: int, start: int, step: int = 1, fill: int = 0
-) -> Value:
-    """Return `value` inside a larger axis: element i at `start + step * i`, `fill` elsewhere."""
-    shape = (*value.shape[:axis], size, *value.shape[axis + 1 :])
-    if isinstance(value.scalar, Imm) and value.scalar.bits == fill:
-        return Value(shape, value.scalar, value.torch_dtype)
-    places = _widened(value, axis, start, step, fill)
-    if places is None:
-        ctx.graph.store(value)
-        places = _widened(value, axis, start, step, fill)
-    if places is None or not isinstance(value.scalar, Load):
-        raise TypeError("a stored tensor can be seen through any window")
-    load = ctx.s.load(value.scalar.buffer, places, fill, value.scalar.dtype)
-    return Value(shape, load, value.torch_dtype)
-
-
-def _widened(value: Value, axis: int, start: int, step: int, fill: int) -> tuple[Place, ...] | None:
-    """Return the places of a load with a window on one axis, or None if it has no such form."""
-    load, n = value.scalar, value.shape[axis]
-    if not isinstance(load, Load):
-        return None
-    window = Place(n, Affine.of(axis, 1, -start), 0, n, step, inside=False)
-    if n == 1:
-        return (*load.places, window) if load.fill == fill else None
-    places, found = [], 0
-    for place in load.places:
-        if place.plain and place.at == Affine.of(axis) and place.size == n:
-            places.append(window)
-            found += 1
-        elif place.at.coef(axis) or not (place.plain or load.fill == fill):
-            return None
-        else:
-            places.append(place)
-    return tuple(places) if found == 1 else None
-
-
-@lowering("constant_pad_nd.default")
-def constant_pad_nd(ctx: Context, value: Value, pad: Sequence[int], number: float = 0) -> Value:
-    """Pad (or, with negative amounts, crop) axes from the last one on."""
-    fill = ctx.scalar(number, value.torch_dtype, ())
-    if not isinstance(fill, Imm):
-        raise TypeError("a number is an immediate")
-    result = value
-    for i in range(len(pad) // 2):
-        axis = len(value.shape) - 1 - i
-        before, after = pad[2 * i], pad[2 * i + 1]
-        if before < 0 or after < 0:
-            size = result.shape[axis] + min(before, 0) + min(after, 0)
-            mapping = identity(len(value.shape))
-            mapping[axis] = Affine.of(axis, 1, max(-before, 0))
-            shape = (*result.shape[:axis], size, *result.shape[axis + 1 :])
-            result = ctx.moved(result, shape, mapping)
-        if before > 0 or after > 0:
-            size = result.shape[axis] + max(before, 0) + max(after, 0)
-            result = widen(ctx, result, axis, size, max(before, 0), 1, fill.bits)
-    return result
-
-
-@lowering("slice_scatter.default")
-def slice_scatter(
-    ctx: Context,
-    base: Value,
-    source: Value,
-    dim: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> Value:
-    """Write a slice: a window where the base is zero, else a choice by position."""
-    axis = dim % len(base.shape)
-    size = base.shape[axis]
-    first, last, _ = slice(start, end, step).indices(size)
-    scalar = ctx.broadcast(source.scalar, source.shape, source.shape)
-    source = Value(source.shape, scalar, source.torch_dtype)
-    inside = widen(ctx, source, axis, size, first, step)
-    if isinstance(base.scalar, Imm) and base.scalar.bits == 0:
-        return ctx.result(inside.scalar)
-    if step != 1:
-        raise NotImplementedError("a strided slice_scatter onto a base that is not zero")
-    at = ctx.s.index(Affine.of(axis))
-    within = ctx.s.op(
-        Op.AND,
-        ctx.s.op(Op.ILT, ctx.s.i32(first - 1), at),
-        ctx.s.op(Op.ILT, at, ctx.s.i32(last)),
-    )
-    choose = Op.WHERE if inside.scalar.dtype == 0 else Op.IWHERE
-    return ctx.result(ctx.s.op(choose, within, inside.scalar, base.scalar))
-
-
-@lowering("select_scatter.default")
-def select_scatter(ctx: Context, base: Value, source: Value, dim: int, index: int) -> Value:
-    """Write one position of an axis."""
-    axis = dim % len(base.shape)
-    index %= base.shape[axis]
-    mapping = [Affine.of(a + (a >= axis)) for a in range(len(source.shape))]
-    shape = (*base.shape[:axis], 1, *base.shape[axis + 1 :])
-    row = ctx.moved(source, shape, mapping)
-    return slice_scatter(ctx, base, row, axis, index, index + 1)  # type: ignore[no-any-return]
