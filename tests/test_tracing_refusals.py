@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,52 @@ def test_an_operation_without_lowering_is_named_with_its_module() -> None:
     message = refused(Sorted())
     assert "aten.sort" in message
     assert "inner.1 (Apply)" in message
+
+
+def line_of(text: str) -> str:
+    """Where in this file a line of code stands, as a refusal names it."""
+    lines = Path(__file__).read_text().splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if line.strip() == text)
+    return f"{__file__}:{number}"
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        if y.sum() > 0:  # a branch that depends on data
+            y = -y
+        return y
+
+
+class Sorting(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x) * 2
+        y = y.sort(1).values
+        return y + 1
+
+
+def test_a_refusal_names_the_line_that_called_the_operation() -> None:
+    message = refused(nn.Sequential(Sorting()))
+    assert "aten.sort.default in 0 (Sorting)" in message
+    assert line_of("y = y.sort(1).values") in message
+
+
+def test_what_torch_cannot_trace_is_refused_with_its_line() -> None:
+    message = refused(nn.Sequential(Branching()))
+    assert "0 (Branching)" in message
+    assert line_of("if y.sum() > 0:  # a branch that depends on data") in message
+
+
+def test_a_refused_loss_is_named_with_its_line() -> None:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.sort(1).values, target)
+
+    message = refused(small_mlp(), loss=loss)
+    assert line_of("return F.cross_entropy(output.sort(1).values, target)") in message
 
 
 def test_float64_is_refused_by_name() -> None:

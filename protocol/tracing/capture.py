@@ -7,23 +7,26 @@ under functionalization, so that the graph has no mutation and no Python left.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
+from unittest import mock
 
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from protocol.errors import BitcourtError, TraceError
+from protocol.tracing.known import KnownTensors, averaging, reads_its_counter
 from protocol.tracing.merging import merge_sums
 from protocol.tracing.optimizers import OptimizerStep
+from protocol.tracing.paths import Paths, marking
 
 aten = torch.ops.aten
 
@@ -73,77 +76,23 @@ class Capture:
     paths: Paths
 
 
-@dataclass
-class Paths:
-    """Where in the module each node of a graph comes from."""
-
-    marks: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    _order: dict[fx.Node, int] = field(default_factory=dict)
-
-    def mark(self, position: int, name: str) -> None:
-        """Say that nodes from `position` on come from module `name`."""
-        self.marks.append(position)
-        self.names.append(name)
-
-    def freeze(self, nodes: Sequence[fx.Node]) -> None:
-        """Remember the order in which the nodes were made."""
-        self._order = {node: position for position, node in enumerate(nodes)}
-
-    def of(self, node: fx.Node) -> str:
-        """Return the module path of a node; of a backward node, that of what it differentiates."""
-        seen, layer = {node}, [node]
-        while layer:
-            for each in layer:
-                name = self._direct(each)
-                if name:
-                    return name if each is node else f"{name} (backward)"
-            layer = [n for each in layer for n in each.all_input_nodes if n not in seen]
-            seen.update(layer)
-        return "the training step outside the module"
-
-    def _direct(self, node: fx.Node) -> str:
-        place = bisect_right(self.marks, self._order.get(node, -1)) - 1
-        return self.names[place] if place >= 0 and node.op == "call_function" else ""
-
-
-@contextmanager
-def _marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
-    """Note, while tracing, where in the graph each submodule's forward begins and ends."""
-    stack: list[str] = []
-
-    def note() -> None:
-        mode = get_proxy_mode()
-        if mode is not None:
-            paths.mark(len(mode.tracer.graph.nodes), stack[-1] if stack else "")
-
-    def entering(name: str) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            stack.append(name)
-            note()
-
-        return hook
-
-    def leaving(*_: object) -> None:
-        stack.pop()
-        note()
-
-    handles = []
-    for name, child in module.named_modules(remove_duplicate=False):
-        label = f"{name or 'the module'} ({type(child).__name__})"
-        handles.append(child.register_forward_pre_hook(entering(label)))
-        handles.append(child.register_forward_hook(leaving))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table.update(get_decompositions(DECOMPOSED))
     return {op: rule for op, rule in table.items() if op not in KEPT}
+
+
+@contextmanager
+def _averaging(module: torch.nn.Module) -> Iterator[None]:
+    """Let no normalization read the number of steps so far."""
+    found = [child for child in module.modules() if reads_its_counter(child)]
+    for child in found:
+        child.forward = partial(averaging, child)
+    try:
+        yield
+    finally:
+        for child in found:
+            del child.forward
 
 
 Loss = Callable[..., Tensor]
@@ -199,9 +148,12 @@ class Step:
             **dict(zip(self.trained, trained, strict=True)),
             **dict(zip(self.others, copies, strict=True)),
         }
-        output = torch.func.functional_call(
-            self.module, tensors, tuple(batch[:-1]), tie_weights=True
-        )
+        # Code that asks whether it is being compiled then makes no choice that depends on data.
+        compiling = mock.patch("torch.compiler.is_compiling", return_value=True)
+        with _averaging(self.module), compiling:
+            output = torch.func.functional_call(
+                self.module, tensors, tuple(batch[:-1]), tie_weights=True
+            )
         loss = self.loss(output, batch[-1])
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             raise TraceError("the loss function must return one floating-point number")
@@ -209,7 +161,7 @@ class Step:
 
 
 @contextmanager
-def _as_trace_errors() -> Iterator[None]:
+def _as_trace_errors(paths: Paths) -> Iterator[None]:
     """Turn whatever torch raises into TraceError; gradients on and opaque kernels off."""
     mkldnn = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
@@ -219,7 +171,7 @@ def _as_trace_errors() -> Iterator[None]:
     except BitcourtError:
         raise
     except Exception as error:
-        raise TraceError(f"torch cannot trace this step: {error}") from error
+        raise TraceError(f"torch cannot trace {paths.of_error(error)}: {error}") from error
     finally:
         torch.backends.mkldnn.enabled = mkldnn
 
@@ -228,7 +180,8 @@ def unused_parameters(
     step: Step, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
 ) -> set[int]:
     """Return which parameters the loss does not depend on: torch leaves them without a gradient."""
-    with _as_trace_errors(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    paths, fake = Paths(), FakeTensorMode(allow_non_fake_inputs=True)
+    with _as_trace_errors(paths), marking(step.module, paths), fake as mode, KnownTensors():
         leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
         rest = [mode.from_tensor(t) for t in others]
         loss, _ = step.value(leaves, rest, [mode.from_tensor(t) for t in batch])
@@ -262,7 +215,7 @@ def capture(
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
     paths = Paths()
-    with _as_trace_errors(), _marking(step.module, paths):
+    with _as_trace_errors(paths), marking(step.module, paths):
         module = make_fx(
             dispatch_functionalize(whole, FunctionalTensorMode(_allow_token_discovery=True)),
             decomposition_table=_decompositions(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -235,7 +236,9 @@ class Lowerer:
         constant = node.target(*args, **kwargs)  # type: ignore[operator]
         self._constants[node] = constant
         if isinstance(constant, Tensor) and constant.dtype in DTYPES and name_of(node) in LOWERINGS:
-            self._prefer_formula(node, constant)
+            # An intermediate that no program could hold may still lead to one that it can.
+            with suppress(TraceError):
+                self._prefer_formula(node, constant)
         return True
 
     def _prefer_formula(self, node: fx.Node, constant: Tensor) -> None:
