@@ -25,6 +25,8 @@ from protocol.tracing import (
     movement,
     pooling,
     reductions,
+    scans,
+    selection,
 )
 from protocol.tracing.bits import dtype_of, from_bits, to_bits
 from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
@@ -47,6 +49,8 @@ FAMILIES = (
     movement,
     pooling,
     reductions,
+    scans,
+    selection,
 )
 """Importing them registers their lowerings."""
 

@@ -25,11 +25,7 @@ FEW: Final = 4
 
 @lowering("cat.default")
 def cat(ctx: Context, values: Sequence[Value], dim: int = 0) -> Value:
-    """Concatenate: choose the piece by the position on the axis.
-
-    Many pieces are joined in groups, and the groups likewise, each stored: an element then costs a
-    few choices, not one for each piece.
-    """
+    """Concatenate along an axis."""
     axis, dtype = dim % len(ctx.shape), ctx.meta.dtype
     pieces = [
         Value(v.shape, ctx.cast(v.scalar, v.torch_dtype, dtype), dtype)
@@ -38,6 +34,15 @@ def cat(ctx: Context, values: Sequence[Value], dim: int = 0) -> Value:
     ]
     if not pieces:
         raise NotImplementedError("an empty concatenation")
+    return joined(ctx, pieces, axis)
+
+
+def joined(ctx: Context, pieces: Sequence[Value], axis: int) -> Value:
+    """Return tensors of one dtype side by side: the piece is chosen by the position on the axis.
+
+    Many pieces are joined in groups, and the groups likewise, each stored: an element then costs a
+    few choices, not one for each piece.
+    """
     if len(pieces) <= FEW:
         return _joined(ctx, pieces, axis)
     while len(pieces) > 1:
@@ -177,3 +182,18 @@ def select_scatter(ctx: Context, base: Value, source: Value, dim: int, index: in
     shape = (*base.shape[:axis], 1, *base.shape[axis + 1 :])
     row = ctx.moved(source, shape, mapping)
     return slice_scatter(ctx, base, row, axis, index, index + 1)  # type: ignore[no-any-return]
+
+
+@lowering("diagonal_scatter.default")
+def diagonal_scatter(
+    ctx: Context, base: Value, source: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Value:
+    """Write the elements where two axes are equal, but for an offset."""
+    rank = len(base.shape)
+    rows, columns = dim1 % rank, dim2 % rank
+    ctx.graph.store(source)
+    others = [a for a in range(rank) if a not in (rows, columns)]
+    mapping = [*map(Affine.of, others), Affine.of(rows, 1, min(offset, 0))]
+    there = ctx.moved(source, base.shape, mapping).scalar
+    apart = ctx.s.index(Affine.of(columns).plus(Affine.of(rows), -1))
+    return ctx.result(choose(ctx, ctx.s.op(Op.IEQ, apart, ctx.s.i32(offset)), there, base.scalar))

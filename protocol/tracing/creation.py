@@ -30,10 +30,14 @@ def scalar_tensor(ctx: Context, number: float, **_: object) -> Value:
     return _filled(ctx, number)
 
 
-@lowering("zeros_like.default", "new_zeros.default", "zeros.default")
-def zeros(ctx: Context, like: object, shape: object = None, **_: object) -> Value:
-    """A tensor of zeros."""
-    del like, shape
+@lowering(
+    "zeros_like.default", "new_zeros.default", "zeros.default",
+    "empty_strided.default", "new_empty_strided.default", "new_empty.default", "empty_like.default",
+    "empty.memory_format",
+)  # fmt: skip
+def zeros(ctx: Context, like: object, *_: object, **__: object) -> Value:
+    """A tensor of zeros, or one whose elements are about to be written."""
+    del like
     return _filled(ctx, 0)
 
 

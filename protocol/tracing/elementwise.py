@@ -57,6 +57,15 @@ def _ceil(s: Scalars, x: Scalar) -> Scalar:
     return s.op(Op.ADD, whole, s.op(Op.I2F, s.op(Op.LT, whole, x)))
 
 
+def _round(s: Scalars, x: Scalar) -> Scalar:
+    """Round to the nearest integer, ties to even: from 2^23 on there are no fractions."""
+    magnitude, limit = s.op(Op.ABS, x), s.f32(2.0**23)
+    whole = s.op(Op.SUB, s.op(Op.ADD, magnitude, limit), limit)
+    whole = s.op(Op.WHERE, s.op(Op.LT, magnitude, limit), whole, magnitude)
+    sign = s.op(Op.AND, s.op(Op.F2BITS, x), s.i32(-1 << 31))
+    return s.op(Op.BITS2F, s.op(Op.OR, s.op(Op.F2BITS, whole), sign))
+
+
 def _primitive(op: Op) -> Function:
     return lambda s, *args: s.op(op, *args)
 
@@ -80,6 +89,7 @@ FLOAT_FUNCTIONS: Final[dict[str, Function]] = {
     "neg.default": _primitive(Op.NEG),
     "reciprocal.default": _reciprocal,
     "relu.default": _relu,
+    "round.default": _round,
     "rsqrt.default": mathfn.rsqrt,
     "sigmoid.default": mathfn.sigmoid,
     "sign.default": _sign,
@@ -298,6 +308,13 @@ def clamp_min(ctx: Context, a: Value, low: float) -> Value:
 def clamp_max(ctx: Context, a: Value, high: float) -> Value:
     """Limit from above."""
     return clamp(ctx, a, None, high)  # type: ignore[no-any-return]
+
+
+@lowering("softshrink_backward.default", "hardshrink_backward.default")
+def shrink_backward(ctx: Context, gradient: Value, a: Value, limit: float) -> Value:
+    """The gradient where an element is not within the limit."""
+    small = ctx.s.op(Op.LE, ctx.s.op(Op.ABS, a.scalar), ctx.s.f32(limit))
+    return ctx.result(choose(ctx, small, ctx.s.f32(0.0), gradient.scalar))
 
 
 @lowering("isnan.default")

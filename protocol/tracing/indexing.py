@@ -185,7 +185,9 @@ def index_put(
     tensors = [index for index in indices if index is not None]
     given = [a for a, index in enumerate(indices) if index is not None]
     if any(index.torch_dtype == torch.bool for index in tensors):
-        raise TraceError("a boolean index has a shape that depends on data")
+        if len(tensors) > 1 or given != [0] or source.numel > 1:
+            raise TraceError("a boolean index has a shape that depends on data")
+        return _masked_put(ctx, base, tensors[0], source, accumulate)
     if given != list(range(given[0], given[-1] + 1)):
         raise TraceError("the indexed axes do not stand together")
     # Bring the indexed axes to the front, and those of the index likewise.
@@ -214,6 +216,16 @@ def index_put(
     return permuted(ctx, after, [order.index(a) for a in range(rank)])
 
 
+def _masked_put(ctx: Context, base: Value, mask: Value, source: Value, accumulate: bool) -> Value:
+    """Write or add one number where a mask over the first axes is true."""
+    shape = (*mask.shape, *(1 for _ in base.shape[len(mask.shape) :]))
+    test = ctx.scalar(reshape_to(ctx, mask, shape), torch.bool, base.shape)
+    number = ctx.scalar(reshape_to(ctx, source, ()), base.torch_dtype, base.shape)
+    if accumulate:
+        number = ctx.s.op(Op.ADD if base.dtype is DType.F32 else Op.IADD, base.scalar, number)
+    return ctx.result(choose(ctx, test, number, base.scalar))
+
+
 def _last_write(ctx: Context, index: Value, source: Value, base: Value) -> Scalar:
     """Return the row of `source [K, ..]` that was written last to each row, or that of `base`."""
     s, rows, count = ctx.s, base.shape[0], source.shape[0]
@@ -235,16 +247,34 @@ def scatter(ctx: Context, base: Value, dim: int, index: Value, source: Value | f
     others = [a for a in range(len(base.shape)) if a != dim]
     if any(index.shape[a] != base.shape[a] for a in others):
         raise TraceError("the index is smaller than the tensor in another dim")
-    if index.shape[dim] != 1:
-        raise TraceError("more than one position along the scattered dim")
-    at = onto(ctx, ctx.index(index), range(len(base.shape)), index.shape)
-    here = ctx.s.index(Affine.of(dim) if base.shape[dim] > 1 else Affine())
-    hit = ctx.s.op(Op.IEQ, scalar_of(ctx, at), here)
     number = number_of(source)
+    if index.shape[dim] == 1:
+        at = onto(ctx, ctx.index(index), range(len(base.shape)), index.shape)
+        here = ctx.s.index(Affine.of(dim) if base.shape[dim] > 1 else Affine())
+        hit = ctx.s.op(Op.IEQ, scalar_of(ctx, at), here)
+        if isinstance(source, Value) and number is None:
+            source = ctx.moved(source, index.shape, identity(len(base.shape)))
+        value = ctx.scalar(source, base.torch_dtype, base.shape)
+        return ctx.result(choose(ctx, hit, value, base.scalar))
+    last = _last_along(ctx, index, base.shape, dim)
     if isinstance(source, Value) and number is None:
-        source = ctx.moved(source, index.shape, identity(len(base.shape)))
-    value = ctx.scalar(source, base.torch_dtype, base.shape)
-    return ctx.result(choose(ctx, hit, value, base.scalar))
+        mapping = identity(len(base.shape))
+        mapping[dim] = Affine.of(last)
+        value = substitute(ctx.s, ctx.plain(source), mapping)
+    else:
+        value = ctx.scalar(source, base.torch_dtype, base.shape)
+    return ctx.result(choose(ctx, ctx.s.op(Op.ILT, last, ctx.s.i32(0)), base.scalar, value))
+
+
+def _last_along(ctx: Context, index: Value, shape: Shape, dim: int) -> Load:
+    """Return which position along `dim` of an index names each element last, or -1."""
+    s, rank = ctx.s, len(shape)
+    axes = [rank if a == dim else a for a in range(rank)]
+    at = onto(ctx, ctx.index(index), axes, index.shape)
+    here = s.index(Affine.of(dim) if shape[dim] > 1 else Affine())
+    hit = s.op(Op.IEQ, scalar_of(ctx, at), here)
+    term = s.op(Op.IWHERE, hit, s.index(Affine.of(rank)), s.i32(-1))
+    return ctx.graph.read(ctx.graph.fold(Fold.IMAX, (term,), shape, (index.shape[dim],)))
 
 
 @lowering("scatter_add.default")

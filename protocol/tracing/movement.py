@@ -217,3 +217,25 @@ def split_with_sizes(
         pieces.append(ctx.moved(value, shape, mapping))
         start += size
     return tuple(pieces)
+
+
+@lowering("diagonal.default", move=True)
+def diagonal(ctx: Context, value: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    """The elements where two axes are equal, but for an offset, along a new last axis."""
+    rank = len(value.shape)
+    rows, columns, last = dim1 % rank, dim2 % rank, rank - 2
+    others = [a for a in range(rank) if a not in (rows, columns)]
+    mapping = [Affine.of(others.index(a)) if a in others else Affine() for a in range(rank)]
+    mapping[rows] = Affine.of(last, 1, max(-offset, 0))
+    mapping[columns] = Affine.of(last, 1, max(offset, 0))
+    return ctx.moved(value, ctx.shape, mapping)
+
+
+@lowering("unfold.default", move=True)
+def unfold(ctx: Context, value: Value, dim: int, size: int, step: int) -> Value:
+    """Windows over an axis, their elements along a new last axis."""
+    del size
+    rank = len(value.shape)
+    mapping = identity(rank)
+    mapping[dim % rank] = Affine.of(dim % rank, step).plus(Affine.of(rank))
+    return ctx.moved(value, ctx.shape, mapping)

@@ -136,6 +136,30 @@ def max_pool2d_backward(
     return ctx.result(pool.fold(Fold.SUM, term, value.shape, torch.float32).scalar)
 
 
+def _equal_windows(whole: Shape, out: Shape) -> tuple[int, int]:
+    """Return the size of the windows that adaptive pooling takes, if all are equal."""
+    if any(size % parts for size, parts in zip(whole[-2:], out[-2:], strict=True)):
+        raise TraceError(f"{whole[-2:]} does not divide into {out[-2:]} equal windows")
+    return (whole[-2] // out[-2], whole[-1] // out[-1])
+
+
+@lowering("adaptive_max_pool2d.default", dot=True)
+def adaptive_max_pool2d(ctx: Context, value: Value, size: Sizes) -> tuple[Value, Value]:
+    """The maxima of equal windows and where they are."""
+    del size
+    return max_pool2d(ctx, value, _equal_windows(value.shape, ctx.shape))  # type: ignore[no-any-return]
+
+
+@lowering("adaptive_max_pool2d_backward.default", dot=True)
+def adaptive_max_pool2d_backward(
+    ctx: Context, gradient: Value, value: Value, indices: Value
+) -> Value:
+    """The gradients, each at the maximum of its window."""
+    kernel = _equal_windows(value.shape, gradient.shape)
+    still, whole = (0, 0), (1, 1)
+    return max_pool2d_backward(ctx, gradient, value, kernel, kernel, still, whole, False, indices)  # type: ignore[no-any-return]
+
+
 # Means -------------------------------------------------------------------------------------------
 
 
@@ -210,9 +234,7 @@ def _spread(pool: Pool, gradient: Value, divisor: Scalar) -> Value:
 
 
 def _adaptive(ctx: Context, whole: Shape, out: Shape) -> Pool:
-    kernel = [size // parts for size, parts in zip(whole[-2:], out[-2:], strict=True)]
-    if any(size % parts for size, parts in zip(whole[-2:], out[-2:], strict=True)):
-        raise TraceError(f"{whole[-2:]} does not divide into {out[-2:]} equal windows")
+    kernel = _equal_windows(whole, out)
     return _mean_pool(ctx, whole, out, kernel, kernel, (0, 0))
 
 

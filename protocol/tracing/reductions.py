@@ -128,3 +128,22 @@ def variance(
     squares = with_kept_dims(ctx, number, value, axes, keepdim)
     divisor = max(0.0, count - (1 if correction is None else correction))
     return ctx.result(s.op(Op.DIV, squares.scalar, s.f32(divisor)), squares.shape)
+
+
+@lowering("linalg_vector_norm.default")
+def vector_norm(
+    ctx: Context,
+    value: Value,
+    order: float = 2,
+    dims: Dims = None,
+    keepdim: bool = False,
+    **_: object,
+) -> Value:
+    """Norms of vectors: Euclidean, sums of magnitudes, the largest magnitude."""
+    s, axes, x = ctx.s, reduced_axes(value, dims), value.scalar
+    if order not in (1, 2, math.inf):
+        raise TraceError(f"the norm of order {order} (only 1, 2 and infinity)")
+    term = s.op(Op.MUL, x, x) if order == 2 else s.op(Op.ABS, x)
+    number = reduce(ctx, Fold.MAX if order == math.inf else Fold.SUM, value, term, axes)
+    found = with_kept_dims(ctx, number, value, axes, keepdim)
+    return ctx.result(s.op(Op.SQRT, found.scalar)) if order == 2 else found
