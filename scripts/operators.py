@@ -24,7 +24,37 @@ tables.
 
 A training step is captured after PyTorch's core ATen decompositions, so a layer works if the
 operations it decomposes into are below. Any other is refused by name, with the module
-it comes from, before anything is posted.
+it comes from and the line of its forward, before anything is posted.
+"""
+
+MODULES = """
+## Modules
+
+These are compared with PyTorch by tests, unmodified: loss and every updated parameter over several
+steps.
+
+| family | modules and functions |
+|---|---|
+| linear | `Linear`, `Embedding` (`padding_idx`, tied), matrix products, `einsum` |
+| convolution | `Conv1d/2d/3d` and `ConvTranspose2d` (stride, padding, dilation, groups, \
+padding modes) |
+| normalization | `LayerNorm`, `RMSNorm`, `BatchNorm1d/2d` (statistics are state; \
+`momentum=None` too), `GroupNorm`, `InstanceNorm2d` |
+| pooling | `MaxPool1d/2d`, `AvgPool1d/2d`, `AdaptiveAvgPool`, `AdaptiveMaxPool` (equal windows) |
+| recurrence | `LSTM`, `GRU`, `RNN` (layers, both directions, projections, initial states), \
+`LSTMCell`, `GRUCell`, `RNNCell`: unrolled, weight gradients as one product |
+| attention | `MultiheadAttention`, `scaled_dot_product_attention`, `TransformerEncoderLayer` |
+| random | `Dropout`, `Dropout1d`, `AlphaDropout`: seeded by the task and the step |
+| selection | `argmax`, `argmin`, `max` and `min` of an axis, `topk` up to 32, `cumsum`, \
+`cumprod`; the first of equal elements is chosen |
+| `transformers` | GPT-2, Llama (grouped queries), BERT from a config, as they are: the loss \
+receives the model's output object |
+
+The data set is `(*inputs, target)`: inputs are passed to the module in order, so that a model which
+takes more than tokens needs a wrapper that names them: `forward(self, tokens, mask)` returning
+`self.model(input_ids=tokens, attention_mask=mask)`. `sort`, shapes and branches that depend on
+data,
+half precision and complex numbers are refused. A shape or branch may depend on constants.
 """
 
 FUNCTIONS = """
@@ -63,7 +93,7 @@ def page() -> str:
         f"| {op.name} | 0x{op:02x} | {' '.join(signature.operands)} | {signature.result} |\n"
         for op, signature in sorted(SIGNATURES.items())
     ]
-    return "".join([*lines, FUNCTIONS, *functions(), PRIMITIVES, *rows])
+    return "".join([*lines, MODULES, FUNCTIONS, *functions(), PRIMITIVES, *rows])
 
 
 def functions() -> list[str]:

@@ -126,6 +126,7 @@ def test_a_convolution_is_a_product_of_two_views_and_copies_nothing() -> None:
         nn.AdaptiveAvgPool2d((3, 1)),
         nn.AdaptiveAvgPool2d(1),
         nn.AdaptiveAvgPool2d(6),
+        nn.AdaptiveMaxPool2d((3, 2)),
     ],
     ids=str,
 )

@@ -182,8 +182,8 @@ def normalizing(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), layer, nn.Linear(6, 2))
 
 
-@pytest.mark.parametrize("momentum", [0.1, 0.4])
-def test_running_statistics_are_state_and_follow_torch(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", [0.1, 0.4, None])
+def test_running_statistics_are_state_and_follow_torch(momentum: float | None) -> None:
     module = normalizing(nn.BatchNorm1d(6, momentum=momentum))
     traced = follows_torch(module, regression, NUMBERS, steps=3, tolerance=1e-5)
     names = traced.program.state_names
