@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All mutants of a Solidity file in one: each mutated place asks whether its mutant is switched on.
 
-A mutant is one comparison or connective replaced by its neighbour, or one guard (`if (..) revert`)
-dropped. Compiling hundreds of contracts would take hours, so the file is compiled once, with
+A mutant is one comparison or connective replaced by its neighbour, one guard (`if (..) revert`)
+dropped, or one other branch always or never taken: if no test takes a branch, never taking it
+survives. Compiling hundreds of contracts would take hours, so the file is compiled once, with
 `Mutant.on(k) ? mutated : original` at every place. The number of the mutant that is on is the
 address of a library, which solc leaves open: linking switches one on (none at address 0).
 """
@@ -40,6 +41,12 @@ PLACEHOLDER: Final = re.compile(r"__\$[0-9a-f]{34}\$__")
 NEIGHBOURS: Final = {
     "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||", "||": "&&",
 }  # fmt: skip
+CONDITIONS: Final = {
+    "guard": ("without the guard", b"!Mutant.on(%d) && (%s)"),
+    "always": ("always taken", b"Mutant.on(%d) || (%s)"),
+    "never": ("never taken", b"!Mutant.on(%d) && (%s)"),
+}
+"""What is done to the condition of a branch, in words and in Solidity."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class _Site:
     start: int
     end: int
     operator: str
-    """An operator between `left_end` and `right_start`, or `guard`: the condition becomes false."""
+    """An operator between `left_end` and `right_start`, or one of `CONDITIONS`."""
     left_end: int = 0
     right_start: int = 0
 
@@ -87,6 +94,12 @@ def _reverts(node: dict[str, Any]) -> bool:
     return bool(node["nodeType"] == "RevertStatement")
 
 
+def _conditions(branch: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is done to the condition of an `if` or `?:`."""
+    plain = branch["nodeType"] == "IfStatement" and not branch.get("falseBody")
+    return ("guard",) if plain and _reverts(branch["trueBody"]) else ("always", "never")
+
+
 def _sites(tree: dict[str, Any]) -> list[_Site]:
     found = []
     for function in _walk(tree):
@@ -96,13 +109,11 @@ def _sites(tree: dict[str, Any]) -> list[_Site]:
             if node["nodeType"] == "BinaryOperation" and node["operator"] in NEIGHBOURS:
                 left, right = _range(node["leftExpression"]), _range(node["rightExpression"])
                 found.append(_Site(*_range(node), node["operator"], left[1], right[0]))
-            elif (
-                node["nodeType"] == "IfStatement"
-                and not node.get("falseBody")
-                and _reverts(node["trueBody"])
-            ):
-                found.append(_Site(*_range(node["condition"]), "guard"))
-    return sorted(set(found), key=lambda s: (s.start, -s.end, s.operator != "guard"))
+            elif node["nodeType"] in ("IfStatement", "Conditional"):
+                whole = _range(node["condition"])
+                found += [_Site(*whole, kind) for kind in _conditions(node)]
+    order = {kind: place for place, kind in enumerate(CONDITIONS)}
+    return sorted(set(found), key=lambda s: (s.start, -s.end, order.get(s.operator, len(order))))
 
 
 def _tree(file: str, sources: dict[str, str]) -> dict[str, Any]:
@@ -146,10 +157,10 @@ class _Rewriter:
         number = len(self.mutants) + 1
         line = self.text.count(b"\n", 0, site.start) + 1
         shown = " ".join(self.text[site.start : site.end].decode().split())
-        if site.operator == "guard":
-            self.mutants.append(Mutant(number, line, f"without the guard: {shown}"))
-            original = self.rewrite(site.start, site.end, inner)
-            return b"!Mutant.on(%d) && (%s)" % (number, original)
+        if site.operator in CONDITIONS:
+            what, form = CONDITIONS[site.operator]
+            self.mutants.append(Mutant(number, line, f"{what}: {shown}"))
+            return b"(" + form % (number, self.rewrite(site.start, site.end, inner)) + b")"
         other = NEIGHBOURS[site.operator]
         self.mutants.append(Mutant(number, line, f"{site.operator} becomes {other}: {shown}"))
         left = self.rewrite(site.start, site.left_end, [s for s in inner if s.end <= site.left_end])

@@ -20,7 +20,7 @@ contract Gate {
 
     function pass(uint256 a, uint256 b) external pure returns (bool) {
         if (a > 9) revert Closed();
-        return a < 5 && b == 2;
+        return a < 5 ? b == 2 : false;
     }
 }
 """
@@ -61,7 +61,8 @@ def test_instrument_makes_one_mutant_of_each_place(
     assert [(m.line, m.what.split(":")[0]) for m in found] == [
         (8, "without the guard"),
         (8, "> becomes >="),
-        (9, "&& becomes ||"),
+        (9, "always taken"),
+        (9, "never taken"),
         (9, "< becomes <="),
         (9, "== becomes !="),
     ]
@@ -72,9 +73,10 @@ def test_linking_switches_on_exactly_one_mutant(gate: tuple[str, list[mutants.Mu
     assert answers(bytecode, 0) == ["yes", "no", "no", "no", "closed"]
     assert answers(bytecode, 1) == ["yes", "no", "no", "no", "no"]
     assert answers(bytecode, 2) == ["yes", "no", "no", "closed", "closed"]
-    assert answers(bytecode, 3) == ["yes", "yes", "yes", "yes", "closed"]
-    assert answers(bytecode, 4) == ["yes", "yes", "no", "no", "closed"]
-    assert answers(bytecode, 5) == ["no", "no", "yes", "no", "closed"]
+    assert answers(bytecode, 3) == ["yes", "yes", "no", "yes", "closed"]
+    assert answers(bytecode, 4) == ["no", "no", "no", "no", "closed"]
+    assert answers(bytecode, 5) == ["yes", "yes", "no", "no", "closed"]
+    assert answers(bytecode, 6) == ["no", "no", "yes", "no", "closed"]
 
 
 def test_every_contract_has_tests_that_must_notice() -> None:
