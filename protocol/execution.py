@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from protocol.tensor_tree import tensor_roots
 
 Bits = npt.NDArray[np.uint32]
 Visitor = Callable[[Sequence[tuple[int, Bits]]], None]
@@ -26,6 +29,15 @@ class Inputs:
     constants: Sequence[Bits]
     data: Sequence[Bits]
     seed: bytes
+
+    @cached_property
+    def roots(self) -> dict[int, bytes]:
+        """The tensor root of each constant and data tensor by the id of its array, hashed once.
+
+        The ids stand for these arrays as long as this object, which holds them, is there.
+        """
+        tensors = [*self.constants, *self.data]
+        return dict(zip(map(id, tensors), tensor_roots(tensors), strict=True))
 
 
 class Executor(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from protocol.execution import Bits, Executor
+from protocol.execution import Bits, Executor, Inputs
 from protocol.program import Flat, Kind, Program, View
 from protocol.tensor_tree import tensor_roots
 
@@ -40,13 +40,16 @@ class Trace:
         state: Sequence[Bits],
         step: int,
         keep: int = KEEP,
+        inputs: Inputs | None = None,
     ) -> None:
         """Take the state before the step and its number in the task; nothing is executed yet.
 
-        A trace of at most `keep` bytes is held as a whole from the first question on.
+        A trace of at most `keep` bytes is held as a whole from the first question on. With the
+        executor's `inputs`, they are hashed once instead of in every trace.
         """
         self._program, self._executor = program, executor
         self._state, self._step = state, step
+        self._inputs = inputs
         self._small = trace_bytes(program) <= keep
         self._kept: dict[int, Bits] = {}
         self._roots: list[bytes] = []
@@ -90,10 +93,15 @@ class Trace:
         return self._kept
 
     def _hash_kept(self) -> list[bytes]:
-        return tensor_roots(list(self._whole().values()))
+        outputs = list(self._whole().values())
+        known = _known(self._inputs)
+        fresh = [output for output in outputs if id(output) not in known]
+        known.update(zip(map(id, fresh), tensor_roots(fresh), strict=True))
+        return [known[id(output)] for output in outputs]
 
     def _hash_passing(self) -> list[bytes]:
-        return trace_roots(self._program, self._executor, self._state, self._step)
+        program, executor, inputs = self._program, self._executor, self._inputs
+        return trace_roots(program, executor, self._state, self._step, inputs=inputs)
 
 
 def trace_bytes(program: Program) -> int:
@@ -108,21 +116,28 @@ def trace_roots(
     state: Sequence[Bits],
     step: int,
     threads: int | None = None,
+    inputs: Inputs | None = None,
 ) -> list[bytes]:
     """Execute a step and return the tensor root of each node's output, in program order.
 
-    Each output is hashed, on `threads` threads (by default on all CPUs), while it is in memory.
+    Each output is hashed, on `threads` threads (by default on all CPUs), while it is in memory;
+    those that are the executor's `inputs` only the first time.
     """
     roots: list[bytes] = [b""] * len(program.nodes)
     # New state, constants and data are shown more than once. Holding an array keeps its id its own.
-    known: dict[int, tuple[Bits, bytes]] = {}
+    known, held = _known(inputs), []
 
     def take(outputs: Sequence[tuple[int, Bits]]) -> None:
         fresh = [output for _, output in outputs if id(output) not in known]
-        for output, root in zip(fresh, tensor_roots(fresh, threads), strict=True):
-            known[id(output)] = output, root
+        held.extend(fresh)
+        known.update(zip(map(id, fresh), tensor_roots(fresh, threads), strict=True))
         for number, output in outputs:
-            roots[number] = known[id(output)][1]
+            roots[number] = known[id(output)]
 
     executor.visit(state, step, take)
     return roots
+
+
+def _known(inputs: Inputs | None) -> dict[int, bytes]:
+    """Return the roots that are known before a step, by the id of the array."""
+    return {} if inputs is None else dict(inputs.roots)

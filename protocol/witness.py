@@ -165,7 +165,7 @@ class ReplayWitness:
 
     def _compute_trace(self, step: int) -> Trace:
         state, number = self.state(step), self.first_step + step
-        return Trace(self.program, self.executor, state, number, self.keep)
+        return Trace(self.program, self.executor, state, number, self.keep, self.inputs)
 
     def trace_tree(self, step: int) -> Tree:
         """Return the tree over the outputs of all nodes in `step`."""
