@@ -3,127 +3,44 @@ pragma solidity 0.8.30;
 
 import {IArbiter} from "./interfaces/IArbiter.sol";
 import {IDisputeGame} from "./interfaces/IDisputeGame.sol";
-import {Context} from "./interfaces/IReferee.sol";
 import {Audit} from "./market/Audit.sol";
+import {MarketBase} from "./market/MarketBase.sol";
 import {Run, Seat, SeatState, Status, Task, TaskSpec} from "./market/MarketTypes.sol";
-import {VerifierRegistry} from "./market/VerifierRegistry.sol";
+import {Remedies} from "./market/Remedies.sol";
 
-/// @title The market: disputes over audited tasks, and who gets the money
+/// @title The market: tasks, their audit, and who gets the money
+/// @notice One contract in two pieces of code, because one may not be larger than 24 KiB (EIP-170):
+/// what an honest task needs is here, the rest in `Remedies`, which runs on this contract's storage.
 contract Market is Audit, IArbiter {
-    /// @dev A dispute whose verdict has not come yet; deleted by it.
-    struct Dispute {
-        uint64 task;
-        address challenger;
-        bool drawn; // opened by a drawn verifier whose digest differed
-        uint96 bond;
+    /// @notice Code of the calls that an honest task does not need.
+    address public immutable REMEDIES;
+
+    constructor(IDisputeGame game, uint256 verifierStake) MarketBase(game, verifierStake) {
+        REMEDIES = address(new Remedies(game, verifierStake));
     }
 
-    /// @dev Who gets the reward for a conviction, once no dispute is open that could change it.
-    struct Claim {
-        address challenger;
-        uint64 rank; // the lower one wins
+    /// @notice Adds the sent wei to the sender's free balance.
+    function deposit() external payable {
+        balanceOf[msg.sender] += msg.value;
+        emit Deposited(msg.sender, msg.value);
     }
 
-    error NotGame(address sender);
-    error UnknownDispute(uint256 disputeId);
-    error UnknownRun(uint256 id, uint256 run);
-    error SolverMayNotChallenge(uint256 id);
-    error DisputesOpen(uint256 id, uint256 count);
-    error TooManyDisputes(uint256 id);
-    error NotAttested(uint256 id);
-    error AlreadyAttested(uint256 id);
-    error NoDefault(uint256 id);
-
-    event DisputeOpened(
-        uint256 indexed id, uint256 indexed disputeId, address indexed challenger, uint256 run, Context context
-    );
-    event DisputeEnded(uint256 indexed id, uint256 indexed disputeId, bool convicted);
-    event SolverSlashed(uint256 indexed id, address indexed solver, uint256 amount, bytes32 reason);
-    event VerifierSlashed(uint256 indexed id, address indexed verifier, uint256 amount);
-
-    uint256 internal constant CHALLENGER_SHARE = 40; // per cent of a convicted solver's stake
-    uint256 internal constant COMPENSATION_SHARE = 20; // per cent, to the submitter; the rest burns
-    uint256 internal constant MAX_OPEN_DISPUTES = 32;
-    /// @notice The bond of a challenger that was not drawn doubles with every so many open disputes,
-    /// so that filling all places costs far more than a stake.
-    uint256 internal constant BOND_DOUBLES = 4;
-
-    IDisputeGame public immutable GAME;
-    mapping(uint256 disputeId => Dispute dispute) public disputes;
-    mapping(uint256 id => Claim claim) private _claims;
-
-    constructor(IDisputeGame game, uint256 verifierStake) VerifierRegistry(verifierStake) {
-        GAME = game;
-    }
-
-    /// @notice Disputes the end of an audited run; the sender's bond is locked until the verdict.
-    /// A drawn verifier whose revealed digest differs has one dispute that pays the plain bond, finds
-    /// a place at all times and is rewarded first.
-    function challenge(uint256 id, TaskSpec calldata spec, uint256 run) external returns (uint256 disputeId) {
-        Task storage task = _tasks[id];
-        if (task.status != Status.Revealing && task.status != Status.Window) revert WrongStatus(id, task.status);
-        _checkHash(id, task, spec);
-        if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
-        if (msg.sender == task.solver) revert SolverMayNotChallenge(id);
-        if (run >= _runs[id].length) revert UnknownRun(id, run);
-        bool drawn = _usePriority(id);
-        uint256 bond = spec.bond;
-        if (!drawn) {
-            if (task.openDisputes >= MAX_OPEN_DISPUTES) revert TooManyDisputes(id);
-            bond <<= task.openDisputes / BOND_DOUBLES;
-        }
-        _lock(msg.sender, bond);
-        ++task.openDisputes;
-        Context memory context = _context(spec, _runs[id][run]);
-        // The defence gets one clock more for each dispute that runs beside it.
-        uint256 clock = uint256(spec.disputeClock) * task.openDisputes;
-        disputeId = GAME.create(context, task.solver, msg.sender, uint32(clock), spec.disputeClock);
-        // What was locked is wei that exists, so it fits.
-        disputes[disputeId] = Dispute(uint64(id), msg.sender, drawn, uint96(bond));
-        emit DisputeOpened(id, disputeId, msg.sender, run, context);
-    }
-
-    /// @inheritdoc IArbiter
-    function onVerdict(uint256 disputeId, bool convicted) external {
-        if (msg.sender != address(GAME)) revert NotGame(msg.sender);
-        Dispute memory dispute = disputes[disputeId];
-        if (dispute.task == 0) revert UnknownDispute(disputeId);
-        delete disputes[disputeId];
-        uint256 id = dispute.task;
-        Task storage task = _tasks[id];
-        --task.openDisputes;
-        emit DisputeEnded(id, disputeId, convicted);
-        if (convicted) {
-            // INVARIANT: the reward follows priority, not the order of finishing, so that a solver
-            // cannot save it by a quick defeat against itself.
-            if (task.status != Status.Slashed) _slash(id, task, true, "convicted");
-            Claim storage claim = _claims[id];
-            uint64 rank = uint64(disputeId) | (dispute.drawn ? 0 : 1 << 63);
-            if (claim.challenger == address(0) || rank < claim.rank) {
-                claim.challenger = dispute.challenger;
-                claim.rank = rank;
-            }
-        }
-        if (task.status == Status.Slashed) {
-            _credit(dispute.challenger, dispute.bond, "bond");
-            if (task.openDisputes == 0) {
-                _credit(_claims[id].challenger, task.stake * CHALLENGER_SHARE / 100, "conviction");
-                delete _claims[id];
-            }
-        } else {
-            // INVARIANT: a bond lost on purpose earns nothing: half burns now, the rest is the
-            // solver's only if the task settles or expires without a conviction.
-            uint256 burned = dispute.bond / 2;
-            task.forfeited += uint96(dispute.bond - burned);
-            _burn(burned, "bond");
-        }
+    /// @notice Pays the sender its whole free balance.
+    function withdraw() external {
+        uint256 amount = balanceOf[msg.sender];
+        // INVARIANT: only what is free leaves, and it is zero before the call is made.
+        if (amount == 0) revert NothingToWithdraw(msg.sender);
+        balanceOf[msg.sender] = 0;
+        (bool sent,) = msg.sender.call{value: amount}("");
+        if (!sent) revert TransferFailed(msg.sender, amount);
+        emit Withdrawn(msg.sender, amount);
     }
 
     /// @notice Pays everybody after a challenge window in which nobody convicted the solver.
     function settle(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _closedWindow(id, spec);
         // INVARIANT: no settlement without an attestation of every drawn run.
-        if (_countSeats(id, SeatState.Attested) == 0) revert NotAttested(id);
+        if (_isLacking(id)) revert NotAttested(id);
         task.status = Status.Settled;
         uint256 escrow = task.escrow - _closeRound(id, spec.verifierFee);
         uint256 forfeited = task.forfeited;
@@ -137,170 +54,71 @@ contract Market is Audit, IArbiter {
         emit TaskEnded(id, Status.Settled, "settled");
     }
 
-    /// @notice Draws again, larger, if no verifier sealed or none attested; after MAX_ROUNDS rounds
-    /// the task expires unpaid.
-    function redraw(uint256 id, TaskSpec calldata spec) external {
-        Task storage task = _tasks[id];
-        if (task.status == Status.Sealing) {
-            _checkHash(id, task, spec);
-            if (!_sealingOver(id, task)) revert TooEarly(id, task.deadline);
-            if (_countSeats(id, SeatState.Sealed) != 0) revert WrongStatus(id, task.status);
-        } else {
-            _closedWindow(id, spec);
-            if (_countSeats(id, SeatState.Attested) != 0) revert AlreadyAttested(id);
+    /// @notice The task's state.
+    function getTask(uint256 id) external view returns (Task memory) {
+        return _tasks[id];
+    }
+
+    /// @notice The runs drawn in the current round of the audit.
+    function getRuns(uint256 id) external view returns (Run[] memory) {
+        return _runs[id];
+    }
+
+    /// @notice The verifiers drawn in the current round of the audit.
+    function getSeats(uint256 id) external view returns (Seat[] memory) {
+        return _seats[id];
+    }
+
+    /// @notice Number of stakes in the list of verifiers.
+    function verifierCount() external view returns (uint256) {
+        return verifiers.length - _vacant.length;
+    }
+
+    /// @notice See `Remedies`.
+    function challenge(uint256, TaskSpec calldata, uint256) external returns (uint256) {
+        _remedy();
+    }
+
+    /// @inheritdoc IArbiter
+    function onVerdict(uint256, bool) external {
+        _remedy();
+    }
+
+    /// @notice See `Remedies`.
+    function redraw(uint256, TaskSpec calldata) external {
+        _remedy();
+    }
+
+    /// @notice See `Remedies`.
+    function defaulted(uint256, TaskSpec calldata) external {
+        _remedy();
+    }
+
+    /// @notice See `VerifierRegistry`.
+    function registerVerifier(uint32) external {
+        _remedy();
+    }
+
+    /// @notice See `VerifierRegistry`.
+    function leaveVerifiers() external {
+        _remedy();
+    }
+
+    /// @notice See `VerifierRegistry`.
+    function removeVerifier() external {
+        _remedy();
+    }
+
+    /// @dev Runs the function of the same name in `Remedies` and ends the call as it ends.
+    function _remedy() private {
+        address code = REMEDIES;
+        assembly ("memory-safe") {
+            let data := mload(0x40)
+            calldatacopy(data, 0, calldatasize())
+            let done := delegatecall(gas(), code, data, calldatasize(), 0, 0)
+            returndatacopy(data, 0, returndatasize())
+            if iszero(done) { revert(data, returndatasize()) }
+            return(data, returndatasize())
         }
-        _closeRound(id, 0);
-        delete _seats[id];
-        if (task.round + 1 >= MAX_ROUNDS) {
-            _expire(id, task, "no attestation");
-            return;
-        }
-        _markOpened(id, task);
-        ++task.round;
-        task.deadline = uint64(block.timestamp) + spec.auditWindow;
-        _awaitDraw(id, task);
-    }
-
-    /// @notice Slashes a solver that let a deadline of its own pass.
-    function defaulted(uint256 id, TaskSpec calldata spec) external {
-        Task storage task = _tasks[id];
-        _checkHash(id, task, spec);
-        uint256 deadline = task.deadline;
-        if (task.status == Status.Sealing) {
-            // The solver has its own window after the verifiers' to open the ends.
-            deadline += spec.auditWindow;
-            if (_countSeats(id, SeatState.Sealed) == 0) revert NoDefault(id);
-        } else if (task.status == Status.Committed) {
-            // Whoever calls can draw instead, as long as the chain knows the block's hash.
-            if (block.number <= task.drawBlock + HASH_BLOCKS) revert NoDefault(id);
-        } else if (task.status != Status.Training && task.status != Status.Starting) {
-            revert WrongStatus(id, task.status);
-        }
-        if (block.timestamp <= deadline) revert TooEarly(id, deadline);
-        _slash(id, task, false, "default");
-    }
-
-    /// @dev The challenger's share of a conviction stays in the contract until it is clear whose it is.
-    function _slash(uint256 id, Task storage task, bool convicted, bytes32 reason) private {
-        uint256 stake = task.stake;
-        bool audited = task.status != Status.Training;
-        // No seat is left in the status Sealing before that deadline.
-        _endSeats(id, task.status >= Status.Sealing);
-        task.status = Status.Slashed;
-        uint256 escrow = task.escrow;
-        uint256 forfeited = task.forfeited;
-        task.escrow = 0;
-        task.forfeited = 0;
-        uint256 reward = convicted ? stake * CHALLENGER_SHARE / 100 : 0;
-        uint256 compensation = audited ? stake * COMPENSATION_SHARE / 100 : 0;
-        _credit(task.submitter, escrow, "refund");
-        _credit(task.submitter, compensation, "compensation");
-        _burn(stake - reward - compensation + forfeited, reason);
-        emit SolverSlashed(id, task.solver, stake, reason);
-        emit TaskEnded(id, Status.Slashed, reason);
-    }
-
-    function _expire(uint256 id, Task storage task, bytes32 reason) internal override {
-        _endSeats(id, false);
-        task.status = Status.Expired;
-        uint256 escrow = task.escrow;
-        uint256 forfeited = task.forfeited;
-        task.escrow = 0;
-        task.forfeited = 0;
-        _credit(task.submitter, escrow, "refund");
-        if (task.solver != address(0)) {
-            _credit(task.solver, task.stake, "stake");
-            _credit(task.solver, forfeited, "lost bonds");
-        }
-        emit TaskEnded(id, Status.Expired, reason);
-    }
-
-    /// @dev Ends the seats of an audit that nobody cut short: who attested gets `fee`, who sealed nothing,
-    /// did not reveal, or stands alone with its digest loses its stake.
-    /// @return paid fees in all
-    function _closeRound(uint256 id, uint256 fee) private returns (uint256 paid) {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == SeatState.Attested) {
-                paid += fee;
-                _credit(seats[i].verifier, fee, "verified");
-                _returnSlot(seats[i].verifier);
-            } else if (seats[i].state != SeatState.Unavailable) {
-                _slashSeat(id, seats[i].verifier);
-            }
-        }
-    }
-
-    /// @dev Ends the seats of a task whose audit is cut short. Convicting a solver never slashes those
-    /// who attested; who did not seal in time loses its stake.
-    function _endSeats(uint256 id, bool sealingOver) private {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == SeatState.Unavailable) continue;
-            if (seats[i].state == SeatState.Drawn && sealingOver) _slashSeat(id, seats[i].verifier);
-            else _returnSlot(seats[i].verifier);
-        }
-    }
-
-    function _slashSeat(uint256 id, address verifier) private {
-        _burn(VERIFIER_STAKE, "verifier");
-        emit VerifierSlashed(id, verifier, VERIFIER_STAKE);
-    }
-
-    /// @dev Remembers the segments whose ends this round showed. A start is the end of the segment
-    /// before it. Runs whose own ends nobody has seen stay for the next draw.
-    function _markOpened(uint256 id, Task storage task) private {
-        bool endsOpened = task.status == Status.Window;
-        mapping(uint256 segment => bool) storage opened = _opened[id];
-        Run[] storage runs = _runs[id];
-        for (uint256 i = 0; i < runs.length; ++i) {
-            uint256 first = runs[i].first;
-            if (first != 0) opened[first - 1] = true;
-            for (uint256 j = 0; endsOpened && j < runs[i].count; ++j) opened[first + j] = true;
-        }
-        if (endsOpened) {
-            opened[task.logSize - 2] = true;
-            delete _runs[id];
-        }
-    }
-
-    /// @dev True if the sender is a drawn verifier whose digest differs, for its first dispute.
-    function _usePriority(uint256 id) private returns (bool) {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].verifier == msg.sender && seats[i].state == SeatState.Mismatched) {
-                if (seats[i].seal == 0) return false;
-                seats[i].seal = 0;
-                return true;
-            }
-        }
-        return false;
-    }
-
-    function _closedWindow(uint256 id, TaskSpec calldata spec) private view returns (Task storage task) {
-        task = _inStatus(id, Status.Window);
-        _checkHash(id, task, spec);
-        if (block.timestamp <= task.deadline) revert TooEarly(id, task.deadline);
-        if (task.openDisputes != 0) revert DisputesOpen(id, task.openDisputes);
-    }
-
-    function _context(TaskSpec calldata spec, Run storage run) private view returns (Context memory context) {
-        uint256 first = uint256(run.first) * spec.segmentSteps;
-        uint256 end = first + uint256(run.count) * spec.segmentSteps;
-        if (end > spec.steps) end = spec.steps;
-        context = Context({
-            programRoot: spec.programRoot,
-            constRoot: spec.constRoot,
-            dataRoot: spec.dataRoot,
-            seed: spec.seed,
-            startRoot: run.startRoot,
-            endRoot: run.endRoot,
-            firstStep: uint64(first),
-            steps: uint32(end - first),
-            nNodes: spec.nNodes,
-            nState: spec.nState,
-            nConst: spec.nConst,
-            nData: spec.nData
-        });
     }
 }

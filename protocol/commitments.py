@@ -16,7 +16,7 @@ from protocol.errors import CommitmentError
 from protocol.execution import Bits
 from protocol.merkle import Tree, leaf_hash
 from protocol.program import Program
-from protocol.tensor_tree import tensor_roots
+from protocol.tensor_tree import chunk, chunk_count, tensor_roots
 
 __all__ = [
     "ZERO_ROOT",
@@ -83,6 +83,21 @@ def checkpoint_leaf(salt: bytes, root: bytes) -> bytes:
 def checkpoint_leaf_hash(salt: bytes, root: bytes) -> bytes:
     """Return the leaf hash of a checkpoint."""
     return leaf_hash(checkpoint_leaf(salt, root))
+
+
+def receipt_root(state: Sequence[Bits], salt: bytes) -> bytes:
+    """Return a verifier's receipt: the root over all chunks of the final state, each behind `salt`.
+
+    The leaf data are `salt ‖ chunk`, tensor by tensor in program order. `salt` is what
+    `protocol.task.receipt_salt` gives, another one for each verifier, so that only who has every
+    byte can compute the root, and nobody can copy another's. At least one tensor.
+    """
+    _hash32("salt", salt)
+    return Tree(
+        leaf_hash(salt + chunk(tensor, index))
+        for tensor in state
+        for index in range(chunk_count(tensor.size))
+    ).root
 
 
 def checkpoint_log(leaves: Sequence[bytes]) -> Tree:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -113,6 +113,15 @@ class Seat:
     state: SeatState
 
 
+def is_lacking(seats: Sequence[Seat]) -> bool:
+    """True if a round's audit counts for nothing, as the market has it: nobody attested, or most of
+    the drawn could not get what they needed.
+    """
+    states = [seat.state for seat in seats]
+    attested = SeatState.ATTESTED in states
+    return not attested or 2 * states.count(SeatState.UNAVAILABLE) > len(states)
+
+
 @dataclass(frozen=True)
 class TaskState:
     """`getTask` of the market."""
@@ -140,6 +149,13 @@ class TaskState:
         """From web3's tuple."""
         named = dict(zip((f.name for f in fields(cls)), values, strict=True))
         return cls(**{**named, "status": Status(values[-1])})
+
+
+def receipt_salt(chain_id: int, market: str, task: int, audit_round: int, verifier: str) -> bytes:
+    """What a verifier puts before each chunk of its receipt: 32 bytes that name the two."""
+    types = ["string", "uint256", "address", "uint256", "uint8", "address"]
+    values = ["receipt", chain_id, market, task, audit_round, verifier]
+    return bytes(keccak(encode_abi(types, values)))
 
 
 def seal_digest(

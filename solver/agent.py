@@ -18,7 +18,7 @@ from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import checkpoint_leaf
 from protocol.market import Market, Posted
 from protocol.merkle import Tree, leaf_hash
-from protocol.task import SeatState, Status, TaskState
+from protocol.task import SeatState, Status, TaskState, is_lacking
 from protocol.witness import Witness
 from solver.checkpoints import Checkpoints
 
@@ -154,12 +154,12 @@ class Solver(Agent):
         return True
 
     def settle(self, task: int, state: TaskState) -> bool:
-        """Settles after the window, or asks for a new draw if nobody attested."""
+        """Settles after the window, or asks for a new draw if the audit counts for nothing."""
         if state.open_disputes or self.market.chain.now <= state.deadline:
             return False
-        attested = any(seat.state == SeatState.ATTESTED for seat in self.market.seats(task))
         spec = self.market.posted(task).spec
-        self.market.send("settle" if attested else "redraw", task, spec.as_abi())
+        lacking = is_lacking(self.market.seats(task))
+        self.market.send("redraw" if lacking else "settle", task, spec.as_abi())
         return True
 
     def defend(self, task: int) -> bool:

@@ -19,6 +19,7 @@ from tests.evm import Evm, EvmReverted
 FILES = {
     "Market": "Market.sol",
     "MockGame": "mocks/MockGame.sol",
+    "Remedies": "market/Remedies.sol",
     "HostileRecipient": "mocks/HostileRecipient.sol",
 }
 GAS = 30_000_000  # of a transaction, as much as a block of the embedded chain
@@ -181,3 +182,9 @@ def raw(address: str | bytes) -> bytes:
 def label(reason: str) -> bytes:
     """A reason as contracts give it."""
     return reason.encode().ljust(32, b"\0")
+
+
+def as_argument(value: Any) -> Any:
+    """Text and addresses as decoded errors have them."""
+    is_address = isinstance(value, bytes) and len(value) == 20
+    return label(value) if isinstance(value, str) else "0x" + value.hex() if is_address else value

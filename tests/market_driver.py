@@ -26,13 +26,14 @@ from protocol.commitments import checkpoint_leaf_hash
 from protocol.merkle import Tree
 from protocol.task import Run, Seat, SeatState, Status, TaskSpec, TaskState
 from tests.evm import ETHER, EvmReverted
-from tests.market_chain import GAS, Chain, Deployed, Done, Mark, Refused, label, raw
+from tests.market_chain import GAS, Chain, Deployed, Done, Mark, Refused, as_argument, raw
 
 STAKE = ETHER  # of a verifier's slot
 FUNDS = 1_000 * ETHER  # what everybody has deposited
 BUDGET = 10 * ETHER
 BURN_ADDRESS = bytes.fromhex("dead".zfill(40))
 NOBODY = bytes(20)
+RECEIPT = keccak(text="the final state arrived")
 BLOCK_SECONDS = 12
 
 
@@ -134,12 +135,16 @@ class World:
         spec = TaskSpec(**{**vars(SPEC), **changes})
         value = budget + spec.committee * spec.verifier_fee
         done = self.send("post", spec.as_abi(), "store", sender=SUBMITTER, value=value)
-        return Task(self, done.event("TaskPosted")["id"], spec, gas={"post": done.gas})
+        return Task(
+            self, done.event("TaskPosted")["id"], spec, gas={"post": done.gas}, spent=done.gas
+        )
 
     def picture(self) -> dict[str, Any]:
         """All that a refused call could have changed."""
-        tasks = range(1, self.market.view("taskCount") + 1)
-        views = ("getTask", "getRuns", "getSeats")
+        tasks, views = (
+            range(1, self.market.view("taskCount") + 1),
+            ("getTask", "getRuns", "getSeats"),
+        )
         return {
             "contract": self.evm.balance(self.market.address),
             "burned": self.burned(),
@@ -155,7 +160,7 @@ class World:
         before = self.picture()
         with pytest.raises(Refused) as caught:
             yield
-        expected = tuple(_as_argument(argument) for argument in arguments)
+        expected = tuple(as_argument(argument) for argument in arguments)
         assert (caught.value.error, caught.value.arguments) == (error, expected)
         assert self.picture() == before
 
@@ -170,8 +175,7 @@ class World:
 
     def _stored(self, person: bytes) -> int:
         """Free wei and unused slots of an account, read from storage: far faster than by calls."""
-        free = self._slot(person, 0)
-        slots = self._slot(person, 3) >> 32 & (2**32 - 1)
+        free, slots = self._slot(person, 0), self._slot(person, 3) >> 32 & (2**32 - 1)
         if not self._layout_checked:
             assert (free, slots) == (self.free(person), self.slots(person))
             self._layout_checked = slots > 0
@@ -196,12 +200,6 @@ class World:
         assert self.evm.balance(self.market.address) == self.owed()
 
 
-def _as_argument(value: Any) -> Any:
-    """Text and addresses as decoded errors have them."""
-    is_address = isinstance(value, bytes) and len(value) == 20
-    return label(value) if isinstance(value, str) else "0x" + value.hex() if is_address else value
-
-
 @dataclass
 class Task:
     """One task as all its parties see it; `claimed` is the solver's log, `truth` the verifiers'."""
@@ -212,6 +210,7 @@ class Task:
     claimed: list[bytes] = field(default_factory=list)
     truth: list[bytes] = field(default_factory=list)
     gas: dict[str, int] = field(default_factory=dict)
+    spent: int = 0  # gas of all its transactions
 
     def __post_init__(self) -> None:
         ends = [keccak(text=f"state {i}") for i in range(1, self.spec.segments + 1)]
@@ -251,6 +250,7 @@ class Task:
         """An entry point that takes only the id before its other arguments."""
         done = self.world.send(function, self.id, *args, sender=sender)
         self.gas[function] = max(done.gas, self.gas.get(function, 0))
+        self.spent += done.gas
         return done
 
     def log(self, size: int) -> Tree:
@@ -293,9 +293,11 @@ class Task:
         digest = self.world.market.view("sealOf", self.id, verifier, nonce(verifier), roots)
         return self.plain("seal", digest, sender=verifier)
 
-    def reveal(self, verifier: bytes, digests: list[bytes] | None = None) -> Done:
+    def reveal(
+        self, verifier: bytes, digests: list[bytes] | None = None, receipt: bytes = RECEIPT
+    ) -> Done:
         roots = self.digests() if digests is None else digests
-        return self.plain("reveal", nonce(verifier), roots, sender=verifier)
+        return self.plain("reveal", nonce(verifier), roots, receipt, sender=verifier)
 
     def challenge(self, challenger: bytes, run: int = 0) -> int:
         done = self.call("challenge", run, sender=challenger)

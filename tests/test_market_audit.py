@@ -12,6 +12,7 @@ from protocol.task import SeatState, Status, seal_digest
 from tests.evm import CHAIN_ID
 from tests.market_driver import (
     BUDGET,
+    RECEIPT,
     SOLVER,
     SPEC,
     STRANGER,
@@ -177,9 +178,9 @@ def test_a_copied_seal_cannot_be_revealed() -> None:
     task.open_ends()
     task.reveal(honest)
     with task.world.refuses("WrongSeal", task.id, copier):
-        task.plain("reveal", nonce(honest), roots, sender=copier)
+        task.plain("reveal", nonce(honest), roots, RECEIPT, sender=copier)
     with task.world.refuses("WrongSeal", task.id, copier):
-        task.plain("reveal", nonce(copier), roots, sender=copier)
+        task.plain("reveal", nonce(copier), roots, RECEIPT, sender=copier)
 
 
 def test_who_cannot_replay_leaves_its_seat_without_loss_and_says_so() -> None:
@@ -333,7 +334,7 @@ def test_the_window_opens_when_all_have_revealed_or_may_no_longer() -> None:
     task.call("openWindow")
     assert task.state.deadline == task.world.evm.timestamp + SPEC.challenge_window
     for function, sender in (("openWindow", STRANGER), ("reveal", task.drawn[0])):
-        arguments = [nonce(sender), task.digests()] if function == "reveal" else []
+        arguments = [nonce(sender), task.digests(), RECEIPT] if function == "reveal" else []
         call = task.plain if function == "reveal" else task.call
         with task.world.refuses("WrongStatus", task.id, Status.WINDOW):
             call(function, *arguments, sender=sender)

@@ -128,7 +128,7 @@ def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
     task = fresh_world().post(committee=4)
     world = task.world
     for interested in (SOLVER, SUBMITTER):
-        world.send("registerVerifier", 64, sender=interested)
+        world.send("registerVerifier", 6, sender=interested)
     task.reach(Status.TRAINING)
     newcomers = [role(f"newcomer {i}") for i in range(8)]
     for newcomer in newcomers:

@@ -323,6 +323,7 @@ def test_gas_of_an_honest_task(gas_snapshot: Callable[[str, int], None]) -> None
     task = fresh_world().post().reach(Status.SETTLED)
     for function, gas in task.gas.items():
         gas_snapshot(f"Market.{function}", gas)
+    gas_snapshot("honest_task_total", task.spent)
 
 
 @pytest.mark.gas

@@ -135,9 +135,8 @@ def test_registering_locks_a_stake_for_each_slot(world: World) -> None:
     done = world.send("registerVerifier", 3, sender=NEWCOMER)
     assert done.event("VerifierRegistered")["slots"] == 3
     assert world.free(NEWCOMER) == FUNDS - 3 * STAKE
-    count = len(VERIFIERS) + 1
-    assert record(world, NEWCOMER) == (count, 3, world.evm.number, 0)
-    assert world.market.view("verifierCount") == count
+    assert record(world, NEWCOMER) == (3, 3, world.evm.number, 0)
+    assert world.market.view("verifierCount") == 2 * len(VERIFIERS) + 3
     world.assert_solvent()
 
 
@@ -169,7 +168,7 @@ def test_leaving_takes_a_week_and_frees_the_stakes(world: World) -> None:
     assert done.event("VerifierRemoved")["slots"] == 2
     assert world.free(VERIFIER) == free + 2 * STAKE
     assert record(world, VERIFIER)[:2] == (0, 0)
-    assert world.market.view("verifierCount") == len(VERIFIERS) - 1
+    assert world.market.view("verifierCount") == 2 * len(VERIFIERS) - 2
     world.assert_solvent()
 
 
@@ -207,19 +206,27 @@ def test_strangers_cannot_leave(world: World) -> None:
 
 
 def test_places_never_move_and_vacant_ones_are_taken_again(world: World) -> None:
-    places = [world.market.view("verifiers", i) for i in range(len(VERIFIERS))]
+    def listed() -> list[str]:
+        return [world.market.view("verifiers", i) for i in range(2 * len(VERIFIERS))]
+
+    places = listed()
+    assert places == ["0x" + v.hex() for v in VERIFIERS for _ in range(2)]  # one for each stake
     world.send("leaveVerifiers", sender=VERIFIERS[1])
     world.wait(WEEK)
     world.send("removeVerifier", sender=VERIFIERS[1])
-    places[1] = "0x" + NOBODY.hex()
-    assert [world.market.view("verifiers", i) for i in range(len(VERIFIERS))] == places
+    places[2:4] = ["0x" + NOBODY.hex()] * 2
+    assert listed() == places
     world.fund(NEWCOMER)
     world.send("registerVerifier", 1, sender=NEWCOMER)
-    places[1] = "0x" + NEWCOMER.hex()
-    assert [world.market.view("verifiers", i) for i in range(len(VERIFIERS))] == places
-    assert record(world, NEWCOMER)[0] == 2
-    world.send("registerVerifier", 1, sender=VERIFIERS[1])  # comes back, at the end
-    assert record(world, VERIFIERS[1])[0] == len(VERIFIERS) + 1
+    places[2] = "0x" + NEWCOMER.hex()  # the place that was left vacant last
+    assert listed() == places
+    assert record(world, NEWCOMER)[0] == 1
+    world.send("registerVerifier", 3, sender=VERIFIERS[1])  # comes back, partly at the end
+    places[3] = "0x" + VERIFIERS[1].hex()
+    assert listed() == places
+    ends = [world.market.view("verifiers", 2 * len(VERIFIERS) + i) for i in range(2)]
+    assert ends == [places[3]] * 2
+    assert record(world, VERIFIERS[1])[:2] == (3, 3)
     world.assert_solvent()
 
 

@@ -299,7 +299,8 @@ def test_the_log_grows_by_proofs_and_its_last_leaf_ends_the_training() -> None:
     assert done.event("LogCompleted")["drawBlock"] == task.world.evm.number + 1
     state = task.state
     assert (state.status, state.draw_block) == (Status.COMMITTED, task.world.evm.number + 1)
-    assert (state.committed_block, state.pool) == (task.world.evm.number, 6)
+    # Six verifiers with two stakes each.
+    assert (state.committed_block, state.pool) == (task.world.evm.number, 12)
     assert state.deadline == task.world.evm.timestamp + SPEC.audit_window
     with task.world.refuses("WrongStatus", task.id, Status.COMMITTED):
         task.append(9)

@@ -9,11 +9,11 @@ from functools import partial
 
 from protocol.agent import Agent, Progress, silent
 from protocol.bundle import ExecutorFactory, state_layout
-from protocol.commitments import state_root
+from protocol.commitments import ZERO_ROOT, receipt_root, state_root
 from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
-from protocol.task import Run, Seat, SeatState, Status, TaskState, seal_digest
+from protocol.task import Run, Seat, SeatState, Status, TaskState, receipt_salt, seal_digest
 from protocol.witness import Witness
 
 PATIENCE = 64
@@ -106,10 +106,34 @@ class Verifier(Agent):
         if self.market.chain.now > state.deadline:
             return False
         if seat.state == SeatState.SEALED:
+            digests = self.digests(task, state)
+            receipt = self.receipt(task, state, digests)
             nonce = self.secrets.nonce(task, state.round)
-            self.market.send("reveal", task, nonce, self.digests(task, state))
+            self.market.send("reveal", task, nonce, digests, receipt)
             return True
         return self.challenge(task, state, seat)
+
+    def receipt(self, task: int, state: TaskState, digests: list[bytes]) -> bytes:
+        """The root that shows that the final state has arrived here.
+
+        Zero, which nobody needs, beside digests that differ; and zero if the bytes are still
+        missing or wrong after half of the window: then this verifier does not attest. Until then
+        ArtifactError is raised, and the next poll tries again.
+        """
+        if digests != [run.end_root for run in self.market.runs(task)]:
+            return ZERO_ROOT
+        layout = state_layout(self.bundle(task).program)
+        try:
+            final = self.store(task).get_tensors(state.final_root, layout)
+        except ArtifactError:
+            left = state.deadline - self.market.chain.now
+            if 2 * left > self.market.posted(task).spec.audit_window:
+                raise
+            return ZERO_ROOT
+        chain, market = self.market.chain.chain_id, self.market.deployment.market
+        return receipt_root(
+            final, receipt_salt(chain, market, task, state.round, self.market.address)
+        )
 
     def challenge(self, task: int, state: TaskState, seat: Seat) -> bool:
         """Opens a dispute over the first run with another end than this verifier's."""

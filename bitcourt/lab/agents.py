@@ -34,6 +34,17 @@ class WithholdingSolver(Solver):
         self.store(task).discard_tensors(root)
 
 
+class RansomingSolver(Solver):
+    """Passes the audit and keeps the final state to itself."""
+
+    def serve(self, task: int, index: int) -> None:
+        """Serves every checkpoint but the last one."""
+        if index == self.market.posted(task).spec.segments:
+            self.store(task).discard_tensors(self.checkpoints(task).roots[index])
+        else:
+            super().serve(task, index)
+
+
 class LateVerifier(Verifier):
     """Is drawn and never seals."""
 
@@ -57,8 +68,9 @@ class CopyingVerifier(Verifier):
         """Tries the right roots with its own nonce: the seal binds its sender, so it reverts."""
         if seat.state != SeatState.SEALED:
             return False
+        digest = self.secrets.derive("no receipt", task)
         ends = [run.end_root for run in self.market.runs(task)]
-        self.market.send("reveal", task, self.secrets.nonce(task, state.round), ends)
+        self.market.send("reveal", task, self.secrets.nonce(task, state.round), ends, digest)
         return True
 
 

@@ -11,6 +11,7 @@ from bitcourt.lab.agents import (
     ForgetfulSolver,
     LateVerifier,
     LazyVerifier,
+    RansomingSolver,
     StallingSolver,
     WithholdingSolver,
 )
@@ -146,6 +147,14 @@ SCENARIOS: dict[str, Scenario] = {
         "the solver opens its checkpoints and serves their bytes to nobody",
         Status.EXPIRED,
         solver=WithholdingSolver,
+        verifiers=(Verifier,) * 2,
+        dispute=False,
+        liars_lose=False,
+    ),
+    "ransom": Scenario(
+        "the solver passes the audit and keeps the final state to itself",
+        Status.EXPIRED,
+        solver=RansomingSolver,
         verifiers=(Verifier,) * 2,
         dispute=False,
         liars_lose=False,

@@ -26,15 +26,10 @@ abstract contract Audit is TaskBook {
     event Sealed(uint256 indexed id, address indexed verifier);
     event Unavailable(uint256 indexed id, address indexed verifier);
     event EndsOpened(uint256 indexed id, bytes32[] stateRoots, bytes32 finalRoot, uint256 deadline);
-    event Revealed(uint256 indexed id, address indexed verifier, bytes32[] stateRoots, bool attested);
+    event Revealed(
+        uint256 indexed id, address indexed verifier, bytes32[] stateRoots, bool attested, bytes32 receipt
+    );
     event WindowOpened(uint256 indexed id, uint256 deadline);
-
-    uint256 internal constant MAX_ROUNDS = 3;
-    /// @dev Blocks for which the chain keeps a block's hash.
-    uint256 internal constant HASH_BLOCKS = 256;
-
-    /// @dev Segments whose end was opened in an earlier round can never be audited as sealed again.
-    mapping(uint256 id => mapping(uint256 segment => bool)) internal _opened;
 
     /// @notice Draws verifiers and segments from the hash of the draw block. If that hash is no
     /// longer on chain, the draw moves to a later block with one segment more; drawing in time is
@@ -126,7 +121,10 @@ abstract contract Audit is TaskBook {
 
     /// @notice A verifier reveals its digests: equal to the solver's, it attests; else it should
     /// open a dispute.
-    function reveal(uint256 id, bytes32 nonce, bytes32[] calldata stateRoots) external {
+    /// @param receipt Root over the chunks of the final state, each salted for this verifier
+    /// (`protocol/commitments.py`): who has the whole model can compute it, and nobody can copy
+    /// another's. Zero if the verifier could not get the model: then it leaves its seat unpaid.
+    function reveal(uint256 id, bytes32 nonce, bytes32[] calldata stateRoots, bytes32 receipt) external {
         Task storage task = _inStatus(id, Status.Revealing);
         if (block.timestamp > task.deadline) revert TooLate(id, task.deadline);
         Seat storage seat = _seatOf(id, msg.sender);
@@ -137,8 +135,16 @@ abstract contract Audit is TaskBook {
         for (uint256 i = 0; equal && i < runs.length; ++i) {
             if (stateRoots[i] != runs[i].endRoot) equal = false;
         }
+        // INVARIANT: nobody attests without a receipt, and nothing settles without an attestation: a
+        // solver that keeps the final state to itself earns nothing.
+        if (equal && receipt == 0) {
+            seat.state = SeatState.Unavailable;
+            _returnSlot(msg.sender);
+            emit Unavailable(id, msg.sender);
+            return;
+        }
         seat.state = equal ? SeatState.Attested : SeatState.Mismatched;
-        emit Revealed(id, msg.sender, stateRoots, equal);
+        emit Revealed(id, msg.sender, stateRoots, equal, receipt);
     }
 
     /// @notice Opens the challenge window once every sealed verifier has revealed or may no longer.
@@ -151,11 +157,6 @@ abstract contract Audit is TaskBook {
         task.status = Status.Window;
         task.deadline = uint64(block.timestamp) + spec.challengeWindow;
         emit WindowOpened(id, task.deadline);
-    }
-
-    /// @dev True when every drawn verifier has sealed, left, or may do so no more.
-    function _sealingOver(uint256 id, Task storage task) internal view returns (bool) {
-        return block.timestamp > task.deadline || _countSeats(id, SeatState.Drawn) == 0;
     }
 
     /// @dev The sender's seat, about to leave the state Drawn.
@@ -190,13 +191,6 @@ abstract contract Audit is TaskBook {
             revert BadProof(id, "checkpoint");
         }
         return opening.stateRoot;
-    }
-
-    function _countSeats(uint256 id, SeatState state) internal view returns (uint256 count) {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == state) ++count;
-        }
     }
 
     function _seatOf(uint256 id, address verifier) private view returns (Seat storage) {

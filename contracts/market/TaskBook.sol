@@ -2,16 +2,12 @@
 pragma solidity 0.8.30;
 
 import {Merkle} from "../lib/Merkle.sol";
-import {Opening, Run, Seat, Status, Task, TaskSpec} from "./MarketTypes.sol";
-import {VerifierRegistry} from "./VerifierRegistry.sol";
+import {MarketBase} from "./MarketBase.sol";
+import {Run, Seat, Status, Task, TaskSpec} from "./MarketTypes.sol";
 
 /// @title Tasks from posting to the complete checkpoint log
-abstract contract TaskBook is VerifierRegistry {
+abstract contract TaskBook is MarketBase {
     error InvalidSpec(bytes32 field);
-    error WrongSpec(uint256 id, bytes32 expected, bytes32 given);
-    error WrongStatus(uint256 id, Status status);
-    error TooEarly(uint256 id, uint256 deadline);
-    error TooLate(uint256 id, uint256 deadline);
     error NotSolver(uint256 id, address sender);
     error NotSubmitter(uint256 id, address sender);
     error PriceNotBelow(uint256 id, uint256 price, uint256 best);
@@ -24,34 +20,10 @@ abstract contract TaskBook is VerifierRegistry {
     event Bid(uint256 indexed id, address indexed solver, uint256 price);
     event Assigned(uint256 indexed id, address indexed solver, uint256 price, uint256 deadline);
     event LogAppended(uint256 indexed id, uint256 size, bytes32 root);
-    event LogCompleted(uint256 indexed id, bytes32 root, uint256 drawBlock);
-    event TaskEnded(uint256 indexed id, Status status, bytes32 reason);
 
     uint256 internal constant MAX_COMMITTEE = 4;
     uint256 internal constant MAX_SAMPLES = 16;
     uint32 internal constant MAX_WINDOW = 90 days;
-    /// @notice Blocks between the final log root and the block whose hash seeds the draw.
-    uint256 internal constant DRAW_DELAY = 1;
-
-    uint256 public taskCount;
-    mapping(uint256 id => Task task) internal _tasks;
-    mapping(uint256 id => Run[] runs) internal _runs;
-    mapping(uint256 id => Seat[] seats) internal _seats;
-
-    /// @notice The task's state.
-    function getTask(uint256 id) external view returns (Task memory) {
-        return _tasks[id];
-    }
-
-    /// @notice The runs drawn in the current round of the audit.
-    function getRuns(uint256 id) external view returns (Run[] memory) {
-        return _runs[id];
-    }
-
-    /// @notice The verifiers drawn in the current round of the audit.
-    function getSeats(uint256 id) external view returns (Seat[] memory) {
-        return _seats[id];
-    }
 
     /// @notice Segments that a spec cuts the training into.
     function segmentCount(TaskSpec calldata spec) internal pure returns (uint32) {
@@ -149,35 +121,6 @@ abstract contract TaskBook is VerifierRegistry {
             task.deadline = uint64(block.timestamp) + spec.auditWindow;
             _awaitDraw(id, task);
         }
-    }
-
-    /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task) internal {
-        task.status = Status.Committed;
-        task.drawBlock = uint64(block.number + DRAW_DELAY);
-        emit LogCompleted(id, task.logRoot, task.drawBlock);
-    }
-
-    /// @dev Ends a task for nobody's fault: all stakes and the whole escrow go back.
-    function _expire(uint256 id, Task storage task, bytes32 reason) internal virtual;
-
-    function _inStatus(uint256 id, Status status) internal view returns (Task storage task) {
-        task = _tasks[id];
-        if (task.status != status) revert WrongStatus(id, task.status);
-    }
-
-    /// @dev All fields of a spec are static: its calldata is `abi.encode(spec)`.
-    function _hash(TaskSpec calldata spec) private pure returns (bytes32 hash) {
-        assembly ("memory-safe") {
-            let copy := mload(0x40)
-            calldatacopy(copy, spec, 672)
-            hash := keccak256(copy, 672)
-        }
-    }
-
-    function _checkHash(uint256 id, Task storage task, TaskSpec calldata spec) internal view {
-        bytes32 given = _hash(spec);
-        if (given != task.specHash) revert WrongSpec(id, task.specHash, given);
     }
 
     function _checkSpec(TaskSpec calldata spec) private pure {

@@ -19,23 +19,6 @@ abstract contract Vault {
     /// @notice Wei that an account may withdraw or lock.
     mapping(address account => uint256 amount) public balanceOf;
 
-    /// @notice Adds the sent wei to the sender's free balance.
-    function deposit() external payable {
-        balanceOf[msg.sender] += msg.value;
-        emit Deposited(msg.sender, msg.value);
-    }
-
-    /// @notice Pays the sender its whole free balance.
-    function withdraw() external {
-        uint256 amount = balanceOf[msg.sender];
-        // INVARIANT: only what is free leaves, and it is zero before the call is made.
-        if (amount == 0) revert NothingToWithdraw(msg.sender);
-        balanceOf[msg.sender] = 0;
-        (bool sent,) = msg.sender.call{value: amount}("");
-        if (!sent) revert TransferFailed(msg.sender, amount);
-        emit Withdrawn(msg.sender, amount);
-    }
-
     function _lock(address account, uint256 amount) internal {
         uint256 free = balanceOf[account];
         if (free < amount) revert InsufficientBalance(account, amount, free);
