@@ -59,3 +59,15 @@ def test_the_training_page_lists_the_fields_of_a_job_and_the_optimizers() -> Non
     assert {f.name for f in fields(Job)} == set(re.findall(r"`(\w+)`", table))
     for kind in STATE_KEYS:
         assert kind.__name__ in page
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    page = (ROOT / "docs/threat-model.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    missing = {name for name in named if f"def {name}(" not in sources}
+    assert len(named) > 40
+    assert not missing
+    for row in page.splitlines():
+        if row.startswith("| ") and not row.startswith(("| attack", "|---")):
+            assert "`test_" in row.split("|")[3], row
