@@ -20,8 +20,13 @@ library LibFloat32 {
     uint256 private constant SIGN = 0x80000000;
     uint256 private constant ONE = 0x3f800000;
     uint256 private constant HIDDEN = 0x00800000;
+    uint256 private constant FRACTION = 0x007fffff;
+    /// @dev The magnitude of the largest finite number less HIDDEN.
+    uint256 private constant NORMAL = 0x7effffff;
     /// @dev Byte n is the number of the highest bit of n.
     uint256 private constant HIGHEST_BIT = 0x0000010102020202030303030303030304040404040404040404040404040404;
+    /// @dev Nibble n, of 32 nibbles from the lowest, is the same.
+    uint256 private constant NIBBLES = 0x44444444444444443333333322221100;
 
     /// @dev Extra bits of a quotient: enough to round with a sticky bit.
     uint256 private constant SPARE = 64;
@@ -76,34 +81,51 @@ library LibFloat32 {
         }
     }
 
-    /// @dev Rounds the nonzero `significand * 2**(place - 149)` (sections 4.3.1, 7.4, 7.5).
+    /// @dev Rounds `significand * 2**(place - 149)` (sections 4.3.1, 7.4, 7.5); zero gives a zero.
     ///
     /// The last place that is kept is that of the 24th significant bit but never below place 0: that is
     /// gradual underflow. Adding the significand to the exponent field lets its hidden bit and a carry
     /// of the rounding step into the next binade by themselves; past the largest binade is infinity.
-    /// With 24 zero bits appended at least one bit is always dropped, so there is no case to tell apart.
-    /// @param sign In bit 31.
+    /// At least one bit is always dropped, so there is no case to tell apart.
+    /// @param sign In bit 31, the only one looked at.
     /// @param significand Below 2**160; if inexact, its lowest bit is sticky and it has 26 bits or more.
     /// @param place At least -220, so that at most 244 bits are dropped.
-    function _round(uint256 sign, uint256 significand, int256 place) private pure returns (uint256 result) {
+    /// @param guess A bit, 24 or above, that is the highest or up to two below it, unless all from it on are
+    /// zero: then the highest is searched for, always with 160. Operations on normal numbers nearly always know it.
+    function _round(uint256 sign, uint256 significand, int256 place, uint256 guess)
+        private
+        pure
+        returns (uint256 result)
+    {
         assembly ("memory-safe") {
-            // Number of the highest bit: halve the range 160, 80, 40 ... down to 5 bits and a table.
-            let top := mul(80, lt(0xffffffffffffffffffff, significand))
-            top := add(top, mul(40, lt(0xffffffffff, shr(top, significand))))
-            top := add(top, mul(20, lt(0xfffff, shr(top, significand))))
-            top := add(top, mul(10, lt(0x3ff, shr(top, significand))))
-            top := add(top, mul(5, lt(0x1f, shr(top, significand))))
-            top := add(top, byte(shr(top, significand), HIGHEST_BIT))
+            let top := shr(guess, significand)
+            switch top
+            case 0 {
+                // Halve the range 160, 80, 40 ... down to 5 bits and a table.
+                top := mul(80, lt(0xffffffffffffffffffff, significand))
+                top := add(top, mul(40, lt(0xffffffffff, shr(top, significand))))
+                top := add(top, mul(20, lt(0xfffff, shr(top, significand))))
+                top := add(top, mul(10, lt(0x3ff, shr(top, significand))))
+                top := add(top, mul(5, lt(0x1f, shr(top, significand))))
+                // One of few bits gets 24 zero bits after it, which are then dropped.
+                top := add(add(top, byte(shr(top, significand), HIGHEST_BIT)), 24)
+                // Zero counts as one at the lowest place.
+                place := sub(mul(place, gt(significand, 0)), 24)
+                significand := shl(24, significand)
+            }
+            default { top := add(guess, add(gt(top, 1), gt(top, 3))) }
 
-            let kept := sub(add(top, place), 23) // the last place kept ...
-            kept := mul(kept, sgt(kept, 0)) // ... is never below 0
-            let dropped := sub(add(kept, 24), place)
-            significand := shl(24, significand)
-            let odd := and(shr(dropped, significand), 1)
-            let bias := add(sub(shl(sub(dropped, 1), 1), 1), odd)
-            result := add(shl(23, kept), shr(dropped, add(significand, bias)))
+            let dropped := sub(top, 23)
+            let kept := add(dropped, place) // the last place kept ...
+            if slt(kept, 0) {
+                dropped := sub(dropped, kept) // ... is never below 0
+                kept := 0
+            }
+            // Half a unit of the last place kept, less a bit where a tie must round down to stay even.
+            let half := sub(shl(sub(dropped, 1), 1), iszero(and(shr(dropped, significand), 1)))
+            result := add(shl(23, kept), shr(dropped, add(significand, half)))
             if gt(result, INFINITY) { result := INFINITY }
-            result := or(result, sign)
+            result := or(result, and(sign, SIGN))
         }
     }
 
@@ -111,70 +133,137 @@ library LibFloat32 {
 
     /// @notice x + y (section 5.4.1), which is x * 1 + y. Opposite infinities give NaN; x + (-x) is +0.
     function add(Float32 x, Float32 y) internal pure returns (Float32) {
-        return _float(_fma(_word(x), ONE, _word(y)));
+        return fma(x, _float(ONE), y);
     }
 
     /// @notice x - y (section 5.4.1), which is x + (-y).
     function sub(Float32 x, Float32 y) internal pure returns (Float32) {
-        return _float(_fma(_word(x), ONE, _word(y) ^ SIGN));
+        return fma(x, _float(ONE), _float(_word(y) ^ SIGN));
     }
 
-    /// @notice x * y (section 5.4.1), to which a zero of the same sign is added. Zero times infinity is NaN.
+    /// @notice x * y (section 5.4.1). Zero times infinity is NaN.
     function mul(Float32 x, Float32 y) internal pure returns (Float32) {
-        return _float(_fma(_word(x), _word(y), (_word(x) ^ _word(y)) & SIGN));
+        unchecked {
+            (uint256 a, uint256 b) = (_word(x), _word(y));
+            uint256 sign = (a ^ b) & SIGN;
+            a &= MAGNITUDE;
+            b &= MAGNITUDE;
+            if (((a + HIDDEN) | (b + HIDDEN)) & SIGN != 0) return _float(_fmaSpecial(sign, a, b, sign, 0));
+            uint256 place;
+            uint256 bPlace;
+            (a, place) = _exact(a);
+            (b, bPlace) = _exact(b);
+            return _float(_round(sign, a * b, int256(place + bPlace) - 149, 46));
+        }
     }
 
     /// @notice x * y + z, rounded once (section 5.4.1). Zero times infinity plus anything is NaN.
-    function fma(Float32 x, Float32 y, Float32 z) internal pure returns (Float32) {
-        return _float(_fma(_word(x), _word(y), _word(z)));
+    /// @dev Of normal operands and a normal result, unless nearly all of it cancels, without a search or a
+    /// call; what `_fma` and `_round` say explains it. All else leaves `result` zero, which is none of those.
+    function fma(Float32 x, Float32 y, Float32 z) internal pure returns (Float32 result) {
+        assembly ("memory-safe") {
+            // A field of 0 borrows and one of 255 stays above; what is left of the others is the place.
+            let a := sub(and(x, MAGNITUDE), HIDDEN)
+            let b := sub(and(y, MAGNITUDE), HIDDEN)
+            let c := sub(and(z, MAGNITUDE), HIDDEN)
+            let slow := or(or(gt(a, NORMAL), gt(b, NORMAL)), gt(c, NORMAL))
+            let place := add(shr(23, a), shr(23, b))
+            a := mul(or(and(a, FRACTION), HIDDEN), or(and(b, FRACTION), HIDDEN))
+            // The product has 64 zero bits appended and the addend what brings it to the same place.
+            let shift := add(sub(shr(23, c), place), 213)
+            c := shl(shift, or(and(c, FRACTION), HIDDEN))
+            a := shl(64, a)
+            let sign := xor(x, y)
+            switch and(xor(sign, z), SIGN)
+            case 0 { a := add(a, c) }
+            default {
+                a := sub(a, c)
+                if slt(a, 0) {
+                    a := sub(0, a)
+                    sign := z
+                }
+            }
+            // From two bits below the highest of the larger term on, no more than 23 is left.
+            let dropped := add(85, mul(gt(shift, 87), sub(shift, 87)))
+            let top := shr(add(dropped, 23), a)
+            dropped := add(dropped, and(shr(shl(2, top), NIBBLES), 7))
+            place := add(dropped, sub(place, 213)) // the last that is kept
+            slow := or(slow, iszero(and(and(lt(place, 254), lt(shift, 177)), gt(top, 0))))
+            let half := sub(shl(sub(dropped, 1), 1), iszero(and(shr(dropped, a), 1)))
+            result := or(add(shl(23, place), shr(dropped, add(a, half))), and(sign, SIGN))
+            result := mul(result, iszero(slow))
+        }
+        if (Float32.unwrap(result) == 0) return _fma(x, y, z);
     }
 
-    function _fma(uint256 a, uint256 b, uint256 c) private pure returns (uint256) {
-        unchecked {
-            uint256 sign = (a ^ b) & SIGN;
-            uint256 cSign = c & SIGN;
-            int256 place;
-            int256 cPlace;
-            a &= MAGNITUDE;
-            b &= MAGNITUDE;
-            c &= MAGNITUDE;
+    /// @dev x * y + z for whatever operands.
+    function _fma(Float32 x, Float32 y, Float32 z) private pure returns (Float32) {
+        uint256 a;
+        uint256 b;
+        uint256 c;
+        uint256 special;
+        assembly ("memory-safe") {
+            a := and(x, MAGNITUDE)
+            b := and(y, MAGNITUDE)
+            c := and(z, MAGNITUDE)
             // One more in its field carries a NaN or infinity into bit 31.
-            if (((a + HIDDEN) | (b + HIDDEN) | (c + HIDDEN)) & SIGN != 0) {
-                return _fmaSpecial(sign, a, b, cSign, c);
-            }
-            assembly ("memory-safe") {
-                // Three times `_exact`, because a call would cost more than the work.
-                place := shr(23, a)
-                place := sub(place, gt(place, 0))
-                a := sub(a, shl(23, place))
-                cPlace := shr(23, b)
-                cPlace := sub(cPlace, gt(cPlace, 0))
-                b := sub(b, shl(23, cPlace))
-                place := sub(add(place, cPlace), 149)
-                cPlace := shr(23, c)
-                cPlace := sub(cPlace, gt(cPlace, 0))
-                c := sub(c, shl(23, cPlace))
-            }
-            uint256 total = a * b;
-            int256 apart = place - cPlace;
-            if (apart > 0) {
-                if (apart > FAR) (apart, c) = (FAR, _sticky(c));
-                total <<= uint256(apart);
-                place -= apart;
-            } else {
-                if (apart < -FAR) (apart, total, place) = (-FAR, _sticky(total), cPlace - FAR);
-                c <<= uint256(-apart);
-            }
-            if (sign == cSign) {
-                total += c;
-                if (total == 0) return sign;
-            } else {
-                if (total == c) return 0;
-                if (total > c) total -= c;
-                else (sign, total) = (cSign, c - total);
-            }
-            return _round(sign, total, place);
+            special := and(or(or(add(a, HIDDEN), add(b, HIDDEN)), add(c, HIDDEN)), SIGN)
         }
+        if (special != 0) return _float(_fmaSpecial((_word(x) ^ _word(y)) & SIGN, a, b, _word(z) & SIGN, c));
+        uint256 sign;
+        int256 place;
+        uint256 guess;
+        assembly ("memory-safe") {
+            // Three times `_exact`, because a call would cost more than the work.
+            place := shr(23, a)
+            place := sub(place, gt(place, 0))
+            a := sub(a, shl(23, place))
+            let cPlace := shr(23, b)
+            cPlace := sub(cPlace, gt(cPlace, 0))
+            a := mul(a, sub(b, shl(23, cPlace))) // the product
+            place := sub(add(place, cPlace), 149)
+            cPlace := shr(23, c)
+            cPlace := sub(cPlace, gt(cPlace, 0))
+            c := sub(c, shl(23, cPlace))
+
+            // Both terms at the lower of the two places. A product of normal numbers has 47 or 48 bits
+            // and a normal addend 24, so unless they cancel the sum has the larger one's highest bit or
+            // one of the next two.
+            let apart := sub(place, cPlace)
+            switch slt(apart, 0)
+            case 0 {
+                if gt(apart, FAR) {
+                    apart := FAR
+                    c := gt(c, 0)
+                }
+                a := shl(apart, a)
+                place := sub(place, apart)
+                guess := add(apart, 46)
+            }
+            default {
+                apart := sub(0, apart)
+                if gt(apart, FAR) {
+                    apart := FAR
+                    a := gt(a, 0)
+                    place := sub(cPlace, FAR)
+                }
+                c := shl(apart, c)
+                guess := 46
+                if gt(apart, 23) { guess := add(apart, 23) }
+            }
+
+            sign := xor(x, y)
+            switch and(xor(sign, z), SIGN)
+            case 0 { a := add(a, c) }
+            default {
+                a := sub(a, c)
+                if iszero(sgt(a, 0)) {
+                    a := sub(0, a)
+                    sign := mul(z, gt(a, 0)) // x - x is +0
+                }
+            }
+        }
+        return _float(_round(sign, a, place, guess));
     }
 
     /// @dev At least one of the magnitudes a, b, c is a NaN or infinite.
@@ -187,10 +276,6 @@ library LibFloat32 {
         if (a != INFINITY && b != INFINITY) return cSign | INFINITY;
         if (a == 0 || b == 0) return NAN;
         return c == INFINITY && cSign != sign ? NAN : sign | INFINITY;
-    }
-
-    function _sticky(uint256 x) private pure returns (uint256) {
-        return x == 0 ? 0 : 1;
     }
 
     /// @notice x / y (section 5.4.1). Zero by zero and infinity by infinity are NaN.
@@ -209,7 +294,9 @@ library LibFloat32 {
             uint256 quotient = dividend / bSignificand;
             uint256 sticky = quotient * bSignificand == dividend ? 0 : 1;
             int256 place = int256(aPlace) - int256(bPlace) + 149 - int256(SPARE);
-            return _float(_round(sign, quotient | sticky, place));
+            // By a subnormal number the quotient may be far longer: no guess.
+            uint256 guess = bSignificand < HIDDEN ? 160 : SPARE - 1;
+            return _float(_round(sign, quotient | sticky, place, guess));
         }
     }
 
@@ -229,7 +316,7 @@ library LibFloat32 {
             uint256 root = _integerRoot(radicand);
             uint256 sticky = root * root == radicand ? 0 : 1;
             exponent = (exponent - int256(odd) - int256(ROOT_SPARE)) / 2;
-            return _float(_round(0, root | sticky, exponent + 149));
+            return _float(_round(0, root | sticky, exponent + 149, 37));
         }
     }
 
@@ -325,7 +412,7 @@ library LibFloat32 {
             if (x == 0) return _float(0);
             uint256 sign = x & SIGN;
             uint256 magnitude = sign == 0 ? x : (1 << 32) - uint256(x);
-            return _float(_round(sign, magnitude, 149));
+            return _float(_round(sign, magnitude, 149, 160));
         }
     }
 }
