@@ -43,7 +43,7 @@ format: $(DEV) ## let ruff rewrite what it can
 bench: $(DEV) toolchain ## measure kernels, gas and whole tasks
 	@$(BIN)/python -m bench
 
-fuzz: $(DEV) toolchain ## a million arithmetic vectors, and many more examples of each property
+fuzz: $(DEV) toolchain ## a million vectors of each arithmetic primitive, and many more examples of each property
 	@$(BIN)/python -m tests.fuzz_float32 --count 1000000
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis -n $(WORKERS) --dist loadfile
 

@@ -48,9 +48,19 @@ def test_the_largest_dispute_keeps_to_its_gas(
             assert gas <= LIMITS[function], (function, gas)
     for function, gas in dearest.items():
         gas_snapshot(f"DisputeGame: {function}", gas)
+    opens = {"open", "openFold", "openLanes", "commitSteps"}
+    gas_snapshot(
+        "move_open_max",
+        max(gas for name, gas in dearest.items() if name in opens or name.startswith("reveal")),
+    )
+    gas_snapshot(
+        "move_point_max", max(gas for name, gas in dearest.items() if name.startswith("point"))
+    )
+    gas_snapshot("one_step_proof_max", dearest["prove"])
     total = sum(gas for _, gas in outcome.gas)
     assert total <= WHOLE
     gas_snapshot(f"DisputeGame: all {len(outcome.gas)} moves of the largest dispute", total)
+    gas_snapshot("dispute_total_large", total)
 
 
 @pytest.mark.gas

@@ -18,6 +18,7 @@ library Folds {
     uint8 internal constant IMAX = 4;
 
     uint32 private constant NEGATIVE_INFINITY = 0xff800000;
+    uint32 private constant NEGATIVE_ZERO = 0x80000000;
     uint32 private constant INT_MIN = 0x80000000;
     uint256 private constant LANES = 16;
 
@@ -48,7 +49,8 @@ library Folds {
 
     /// @notice The element's value: a sum of -0 becomes +0, so that skipping terms changes no bit.
     function finish(uint8 fold, uint32 s) internal pure returns (uint32) {
-        if (fold <= SUM) return Primitives.execute(Primitives.ADD, 0, s, 0);
+        // What +0 + s is: no other value changes, but a NaN becomes canonical.
+        if (fold <= SUM) return s == NEGATIVE_ZERO ? 0 : Primitives.execute(Primitives.F2BITS, s, 0, 0);
         // INVARIANT: no other fold than the five.
         if (fold > IMAX) revert UnknownFold(fold);
         return s;
