@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 pragma solidity 0.8.30;
 
+import {IntegerRoot} from "./IntegerRoot.sol";
+
 /// @notice IEEE-754 binary32, carried as its bit pattern.
 type Float32 is uint32;
 
@@ -198,18 +200,11 @@ library LibFloat32 {
 
     /// @dev x * y + z for whatever operands.
     function _fma(Float32 x, Float32 y, Float32 z) private pure returns (Float32) {
-        uint256 a;
-        uint256 b;
-        uint256 c;
-        uint256 special;
-        assembly ("memory-safe") {
-            a := and(x, MAGNITUDE)
-            b := and(y, MAGNITUDE)
-            c := and(z, MAGNITUDE)
-            // One more in its field carries a NaN or infinity into bit 31.
-            special := and(or(or(add(a, HIDDEN), add(b, HIDDEN)), add(c, HIDDEN)), SIGN)
+        (uint256 a, uint256 b, uint256 c) = (_word(x) & MAGNITUDE, _word(y) & MAGNITUDE, _word(z) & MAGNITUDE);
+        // One more in its field carries a NaN or infinity into bit 31.
+        if (((a + HIDDEN) | (b + HIDDEN) | (c + HIDDEN)) & SIGN != 0) {
+            return _float(_fmaSpecial((_word(x) ^ _word(y)) & SIGN, a, b, _word(z) & SIGN, c));
         }
-        if (special != 0) return _float(_fmaSpecial((_word(x) ^ _word(y)) & SIGN, a, b, _word(z) & SIGN, c));
         uint256 sign;
         int256 place;
         uint256 guess;
@@ -313,25 +308,10 @@ library LibFloat32 {
             for (; significand < 1 << 23; --exponent) significand <<= 1; // a subnormal number
             uint256 odd = uint256(exponent) & 1;
             uint256 radicand = significand << (ROOT_SPARE + odd);
-            uint256 root = _integerRoot(radicand);
+            uint256 root = IntegerRoot.floor(radicand);
             uint256 sticky = root * root == radicand ? 0 : 1;
             exponent = (exponent - int256(odd) - int256(ROOT_SPARE)) / 2;
             return _float(_round(0, root | sticky, exponent + 149, 37));
-        }
-    }
-
-    /// @dev Floor of the square root of a radicand in [2**75, 2**77), by Newton's method from 2**39, which
-    /// is above every root. The relative error is at most 1.83, then 0.6, 0.11, 5.5e-3, 1.5e-5, 1.2e-10
-    /// and 6.7e-21 after six steps, always from above: far below one unit, but a floor may round up.
-    function _integerRoot(uint256 radicand) private pure returns (uint256 root) {
-        unchecked {
-            root = (1 << 38) + (radicand >> 40); // the first step, from 2**39
-            root = (root + radicand / root) >> 1;
-            root = (root + radicand / root) >> 1;
-            root = (root + radicand / root) >> 1;
-            root = (root + radicand / root) >> 1;
-            root = (root + radicand / root) >> 1;
-            if (root * root > radicand) root -= 1;
         }
     }
 
