@@ -284,13 +284,6 @@ def test_optimizer_state_goes_on_where_it_was() -> None:
     assert held.any()
 
 
-def test_a_decaying_rate_of_adagrad_is_refused() -> None:
-    module = small_mlp()
-    optimizer = torch.optim.Adagrad(module.parameters(), lr_decay=0.1)
-    with pytest.raises(TraceError, match="lr_decay"):
-        trace(module, F.cross_entropy, optimizer, dataset=CLASSES, batch_size=4)
-
-
 @pytest.mark.parametrize("limit", [0.05, 100.0])
 def test_gradients_clipped_by_their_norm_follow_torch(limit: float) -> None:
     """Torch clips in a hook before its optimizer steps; 100 is never reached."""
