@@ -17,7 +17,7 @@ from tests.big_game import BigWitness
 from tests.game_driver import Court, Outcome, honest
 from tests.toy import Lie, ToyLiar, ToyNode, ToyWitness, World
 
-PLAIN, REVEAL, LINK, PROOF, WHOLE = 60_000, 75_000, 90_000, 130_000, 2_200_000
+PLAIN, REVEAL, LINK, PROOF, WHOLE = 60_000, 75_000, 90_000, 120_000, 2_200_000
 LIMITS = {
     "point": PLAIN, "open": PLAIN, "revealNode": PLAIN, "postValues": PLAIN,
     "openLanes": PLAIN, "pointLane": PLAIN,

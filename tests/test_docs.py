@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bitcourt import Job
 from protocol.task import Status
@@ -51,6 +52,18 @@ def test_the_training_pages_example_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert names["trainer"].step == 50
     assert names["losses"][-1] < names["losses"][0]
     assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 64)
+    names: dict[str, Any] = {"inputs": inputs, "labels": inputs[:, :10].argmax(1)}
+    exec(source, names)
+    assert names["trainer"].step == 1000
+    assert names["trainer"].losses[-1] < 0.5 * names["trainer"].losses[0]
+    assert (tmp_path / "out/run").is_dir()
 
 
 def test_the_training_page_lists_the_fields_of_a_job_and_the_optimizers() -> None:
