@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from bitcourt.jobs.char_gpt import CharGPT, next_character
 from bitcourt.jobs.digits import job as digits_job
 from protocol.bundle import Bundle
 from protocol.tracing import trace
@@ -71,43 +72,6 @@ class Model:
         return step
 
 
-class Block(nn.Module):
-    """A transformer block, layer norm first."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, time, width) to the same shape."""
-        batch, time, width = x.shape
-        parts = self.qkv(self.before(x)).chunk(3, -1)
-        q, k, v = (p.view(batch, time, self.heads, -1).transpose(1, 2) for p in parts)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
-        hidden = F.gelu(self.up(self.between(x)), approximate="tanh")
-        return x + self.down(hidden)
-
-
-class CharGPT(nn.Module):
-    """A GPT over characters."""
-
-    def __init__(self, width: int, layers: int, heads: int, time: int) -> None:
-        super().__init__()
-        self.token, self.place = nn.Embedding(VOCABULARY, width), nn.Embedding(time, width)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, VOCABULARY, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (batch, time) tokens to (batch, time, vocabulary) logits."""
-        places = torch.arange(tokens.shape[1])
-        return self.head(self.norm(self.blocks(self.token(tokens) + self.place(places))))
-
-
 class CharLSTM(nn.Module):
     """An LSTM over characters."""
 
@@ -120,11 +84,6 @@ class CharLSTM(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (batch, time) tokens to (batch, time, vocabulary) logits."""
         return self.head(self.lstm(self.token(tokens))[0])
-
-
-def next_character(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy over batch and time."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def _characters(name: str, module: nn.Module, time: int, batch: int) -> Model:
@@ -140,7 +99,9 @@ def _chargpt(size: str) -> Model:
         "5M": (256, 6, 8, 128, 8),
         "25M": (512, 8, 8, 128, 4),
     }[size]
-    return _characters(f"chargpt-{size}", CharGPT(width, layers, heads, time), time, batch)
+    return _characters(
+        f"chargpt-{size}", CharGPT(VOCABULARY, width, layers, heads, time), time, batch
+    )
 
 
 def _mlp() -> Model:
