@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from protocol.task import Status
+from tests.market_chain import label
 from tests.market_driver import (
     BUDGET,
     FUNDS,
@@ -17,7 +18,6 @@ from tests.market_driver import (
     SUBMITTER,
     WHISTLEBLOWER,
     at,
-    label,
     raw,
 )
 
