@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures everything, or the families that are named, and writes bench/results.json."""
+"""Measures everything, or the families that are named, and writes down what it found."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bench.kernels import convolution, gemm
 from bench.latency import latency
 from bench.measure import Result
 from bench.memory import memory
+from bench.page import PAGE, with_table
 from bench.steps import steps
 
 RESULTS: Final = Path(__file__).parent / "results.json"
@@ -48,7 +49,8 @@ def main() -> None:
                 flush=True,
             )
     RESULTS.write_text(json.dumps(list(results.values()), indent=2) + "\n")
-    print(f"wrote {RESULTS.relative_to(Path.cwd())}")
+    PAGE.write_text(with_table(PAGE.read_text(), results.values()))
+    print(f"wrote {RESULTS.relative_to(Path.cwd())} and {PAGE.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation says what the code says."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench.page import PAGE as PERFORMANCE
+from bench.page import with_table
 from bitcourt import Job
 from protocol.task import Status
 from protocol.tracing.optimizers import STATE_KEYS
@@ -84,3 +87,14 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     for row in page.splitlines():
         if row.startswith("| ") and not row.startswith(("| attack", "|---")):
             assert "`test_" in row.split("|")[3], row
+
+
+def test_the_performance_page_quotes_the_measured_figures() -> None:
+    rows = json.loads((ROOT / "bench/results.json").read_text())
+    assert with_table(PERFORMANCE.read_text(), rows) == PERFORMANCE.read_text()
+    names = {row["name"] for row in rows}
+    assert {"gemm_ratio_geomean", "step_ratio_geomean", "hash_fraction_of_openssl"} < names
+    assert {"commit_overhead_percent", "jit_cold_seconds", "jit_warm_seconds"} < names
+    assert "trace_ratio" in names
+    for family in ("step_ratio", "step_vs_compile", "peak_memory_ratio"):
+        assert any(name.startswith(f"{family}/") for name in names)
