@@ -44,7 +44,7 @@ def tests_of(file: str) -> list[str]:
     """Return the test files of a contract, quickest to fail first."""
     stems = next(stems for prefix, stems in TESTS.items() if file.startswith(prefix))
     found = [p for stem in stems for p in sorted((ROOT / "tests").glob(f"{stem}*.py"))]
-    # Gas figures change with every switch, so the tests that compare them cannot take part.
+    # Gas and size change with every switch, so the tests that compare them cannot take part.
     kept = [p for p in dict.fromkeys(found) if "_gas" not in p.stem and "_cost" not in p.stem]
     return [p.relative_to(ROOT).as_posix() for p in kept]
 
@@ -78,7 +78,7 @@ def _run(folder: Path, file: str, numbers: Sequence[int], log: Path) -> list[dic
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "scripts.mutation_plugin", "-p"]
     done = subprocess.run(
-        [*command, "no:cacheprovider", "-m", "not gas", *tests_of(file)],
+        [*command, "no:cacheprovider", "-m", "not gas and not size", *tests_of(file)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -168,6 +168,7 @@ def test_an_arbiter_without_code_gets_no_call(court: Court) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.size
 def test_the_contract_fits_the_code_size_limit() -> None:
     assert (len(contract("DisputeGame")["deployed_bytecode"]) - 2) // 2 < 24_576
 

@@ -9,7 +9,6 @@ import pytest
 from eth_utils.crypto import keccak
 
 from protocol.task import SeatState, Status
-from tests.market_chain import contract
 from tests.market_driver import (
     BUDGET,
     FUNDS,
@@ -311,11 +310,6 @@ def test_open_disputes_end_a_task_whatever_their_verdicts() -> None:
 
 
 # What it costs.
-
-
-def test_the_contract_is_small_enough_to_be_deployed() -> None:
-    code = contract("Market")["deployed_bytecode"]
-    assert (len(code) - 2) // 2 <= 24_576  # EIP-170
 
 
 @pytest.mark.gas

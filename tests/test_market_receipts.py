@@ -168,6 +168,7 @@ def test_the_second_piece_of_code_acts_on_the_markets_storage_alone() -> None:
     assert world.picture() == before
 
 
+@pytest.mark.size
 def test_both_pieces_are_small_enough_and_the_market_tells_all_events_and_errors() -> None:
     abis = {}
     for name in ("Market", "Remedies"):

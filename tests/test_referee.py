@@ -35,7 +35,6 @@ from tests.hand_built import HAND_BUILT, SPECIAL_FLOATS, Builder, Case, along, c
 from tests.programs import cases, programs
 from tests.programs import words as patterns
 
-EIP_170_LIMIT = 24_576
 I32 = DType.I32
 ZERO = bytes(32)
 

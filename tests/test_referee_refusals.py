@@ -26,7 +26,6 @@ from tests.disputed import (
 )
 from tests.hand_built import HAND_BUILT, Builder, case_of, expression
 
-EIP_170_LIMIT = 24_576
 I32 = DType.I32
 ZERO = bytes(32)
 
