@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.models import CharGPT, next_character
+from bench.models import VOCABULARY, CharGPT, next_character
 from protocol.bundle import Bundle
 from protocol.execution import Bits
 from protocol.executor import CompiledExecutor, Target, cache, schedule
@@ -32,8 +32,8 @@ SEED = bytes(range(32))
 def bundle() -> Bundle:
     """A char-GPT with one block of odd sizes."""
     torch.manual_seed(3)
-    module = CharGPT(width=18, layers=1, heads=2, time=7)
-    tokens = torch.randint(96, (40, 8))
+    module = CharGPT(VOCABULARY, width=18, layers=1, heads=2, time=7)
+    tokens = torch.randint(VOCABULARY, (40, 8))
     data = (tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     traced = trace(module, next_character, optimizer, dataset=data, batch_size=3)
