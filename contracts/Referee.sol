@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 pragma solidity 0.8.30;
 
-import {Context, IReferee, NodeFacts, Proof, Question} from "./interfaces/IReferee.sol";
+import {Context, IProgramJudge, IReferee, NodeFacts, Proof, Question} from "./interfaces/IReferee.sol";
+import {Faults} from "./lib/Faults.sol";
 import {Float32} from "./lib/Float32.sol";
 import {Folds} from "./lib/Folds.sol";
 import {Merkle} from "./lib/Merkle.sol";
@@ -34,7 +35,7 @@ error InvalidRootProof(uint256 index, uint256 size);
 /// @notice The last step of a dispute. All sizes follow from the node and the context, everything else
 /// is proven against a root, so an honest defendant can't be convicted by any proof. `protocol/one_step.py`
 /// is the same in Python. Parts of a proof that its kind does not use are ignored.
-contract Referee is IReferee {
+contract Referee is IReferee, IProgramJudge {
     // Kinds of proofs.
     uint8 private constant RESULT = 0;
     uint8 private constant INSTRUCTION = 1;
@@ -74,6 +75,25 @@ contract Referee is IReferee {
         returns (uint32 value, bool emptyLanesHold)
     {
         return Folds.combineLanes(fold, terms, lanes);
+    }
+
+    /// @inheritdoc IProgramJudge
+    function isFaulty(
+        bytes calldata node,
+        uint256 index,
+        uint256 nNodes,
+        uint256 nState,
+        uint256 nConst,
+        uint256 nData
+    ) external pure returns (bool) {
+        Layout memory l = Program.decode(node);
+        // INVARIANT: the last nodes are the outputs, and no others are.
+        if ((l.kind == Program.OUTPUT) != (index + nState >= nNodes)) return true;
+        if (l.kind == Program.INPUT) return Program.u32(node, l.body) >= nState;
+        if (l.kind == Program.CONST) return Program.u32(node, l.body) >= nConst;
+        if (l.kind == Program.DATA) return Program.u32(node, l.body) >= nData;
+        if (l.kind == Program.OUTPUT) return Program.u32(node, l.body) >= index;
+        return (l.kind == Program.MAP || l.kind == Program.FOLD) && Faults.inExpression(node, l, index);
     }
 
     // The verdict ------------------------------------------------------------------------------------

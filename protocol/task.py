@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
@@ -24,14 +24,29 @@ class Status(IntEnum):
     SEALING = 5
     REVEALING = 6
     WINDOW = 7
-    SETTLED = 8
-    SLASHED = 9
-    EXPIRED = 10
+    CONVICTED = 8
+    SETTLED = 9
+    SLASHED = 10
+    EXPIRED = 11
 
     @property
     def final(self) -> bool:
         """True if nothing can happen to the task any more."""
         return self >= Status.SETTLED
+
+
+NO_SEAT: Final = 255
+"""Instead of the number of a seat."""
+NOBODY: Final = "0x" + 40 * "0"
+"""The address that nobody has: as a task's solver, whoever wins the auction."""
+WORK_UNIT: Final = 10**9
+"""FLOPs; prices of standing asks refer to it."""
+MAX_ROUNDS: Final = 3
+"""Draws of one audit."""
+QUORUM: Final = 2
+"""Attestations without which nothing settles."""
+DEMAND_SHARE: Final = 8
+"""Demanding a chunk costs the bond divided by this."""
 
 
 class SeatState(IntEnum):
@@ -41,12 +56,14 @@ class SeatState(IntEnum):
     SEALED = 1
     ATTESTED = 2
     MISMATCHED = 3
-    UNAVAILABLE = 4
+    DISPUTING = 4
+    UNAVAILABLE = 5
+    SLASHED = 6
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Terms of a task; field order is that of the Solidity struct. Amounts wei, windows seconds."""
+    """Terms of a task: the Solidity struct of this name. Amounts wei, windows seconds."""
 
     program_root: bytes
     const_root: bytes
@@ -59,11 +76,22 @@ class TaskSpec:
     n_data: int
     steps: int
     segment_steps: int
+    window_segments: int
+    """Segments of a progress window, which is audited and paid by itself."""
+    submitter: str
+    work: int = 0
+    """Of the whole training, in units of WORK_UNIT, rounded up."""
+    memory_mib: int = 0
     committee: int = 2
     samples: int = 2
+    second_audit: int = 0
+    """Chance of a second audit of each progress window, in 256ths."""
+    solver: str = NOBODY
+    budget: int = 10**18
     solver_stake: int = 5 * 10**17
     verifier_fee: int = 10**16
     bond: int = 10**17
+    late_cost: int = 0
     bid_window: int = 600
     train_window: int = 86_400
     audit_window: int = 3_600
@@ -72,17 +100,32 @@ class TaskSpec:
 
     def as_abi(self) -> tuple[Any, ...]:
         """The tuple that web3 encodes as the Solidity struct."""
-        return tuple(getattr(self, f.name) for f in fields(self))
+        return tuple(getattr(self, name) for name in _SOLIDITY_ORDER)
 
     @classmethod
     def from_abi(cls, values: Mapping[str, Any]) -> TaskSpec:
         """From a decoded event argument with Solidity's field names."""
-        return cls(**{f.name: values[_camel(f.name)] for f in fields(cls)})
+        return cls(**{name: values[_camel(name)] for name in _SOLIDITY_ORDER})
 
     @property
     def segments(self) -> int:
         """Number of segments; the checkpoint log has one leaf more."""
         return -(-self.steps // self.segment_steps)
+
+    @property
+    def windows(self) -> int:
+        """Number of progress windows."""
+        return -(-self.segments // self.window_segments)
+
+    @property
+    def escrow(self) -> int:
+        """What the submitter pays when it posts: the market's `escrowOf`."""
+        audits = 2 if self.second_audit else 1
+        return self.budget + self.windows * audits * self.committee * MAX_ROUNDS * self.verifier_fee
+
+    def complete(self, settled: int) -> int:
+        """Leaves of the log at the end of the progress window after `settled` segments."""
+        return min(self.segments, settled + self.window_segments) + 1
 
     def steps_between(self, first: int, count: int) -> range:
         """Step numbers of `count` segments from segment `first` on."""
@@ -90,65 +133,109 @@ class TaskSpec:
         return range(start, min(self.steps, start + count * self.segment_steps))
 
 
+_SOLIDITY_ORDER: Final = (
+    *("program_root", "const_root", "data_root", "seed", "initial_root"),
+    *("n_nodes", "n_state", "n_const", "n_data"),
+    *("steps", "segment_steps", "window_segments", "work", "memory_mib"),
+    *("committee", "samples", "second_audit", "submitter", "solver"),
+    *("budget", "solver_stake", "verifier_fee", "bond", "late_cost"),
+    *("bid_window", "train_window", "audit_window", "challenge_window", "dispute_clock"),
+)
+
+
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
+    return head + "".join(_MIB if part == "mib" else part.capitalize() for part in tail)
+
+
+_MIB: Final = "MiB"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Adjacent drawn segments, audited as one. Roots are zero until the solver has opened them."""
+    """Adjacent drawn segments, audited as one by the verifiers of a round."""
 
     first: int
     count: int
-    start_root: bytes
-    end_root: bytes
+    round: int
 
 
 @dataclass(frozen=True)
 class Seat:
-    """One drawn verifier."""
+    """One drawn verifier. Its number is its place in the market's list of seats."""
 
     verifier: str
     state: SeatState
+    round: int
 
 
-def is_lacking(seats: Sequence[Seat]) -> bool:
-    """True if a round's audit counts for nothing, as the market has it: nobody attested, or most of
-    the drawn could not get what they needed.
+def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:
+    """True if a round's audit counts for nothing, as the market has it: fewer than QUORUM attested,
+    or more could not get what they needed.
     """
-    states = [seat.state for seat in seats]
-    attested = SeatState.ATTESTED in states
-    return not attested or 2 * states.count(SeatState.UNAVAILABLE) > len(states)
+    states = [seat.state for seat in seats if seat.round == audit_round]
+    attested = states.count(SeatState.ATTESTED)
+    return attested < QUORUM or states.count(SeatState.UNAVAILABLE) > attested
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """`getTask` of the market."""
+    """`getTask` of the market: the Solidity struct `Task`, in its order."""
 
     spec_hash: bytes
-    log_root: bytes
-    final_root: bytes
-    submitter: str
+    status: Status
+    round: int
+    retries: int
+    second: bool
+    open: int
+    demands: int
+    seats: int
+    runs: int
+    first_run: int
     deadline: int
+    draw_block: int
+    committed_block: int
+    pool: int
     log_size: int
     solver: str
     price: int
-    escrow: int
-    stake: int
-    draw_block: int
+    paid: int
     forfeited: int
-    committed_block: int
-    pool: int
-    round: int
-    open_disputes: int
-    status: Status
+    settled: int
+    by_ask: bool
+    log_root: bytes
+    ends_hash: bytes
 
     @classmethod
     def from_abi(cls, values: tuple[Any, ...]) -> TaskState:
         """From web3's tuple."""
         named = dict(zip((f.name for f in fields(cls)), values, strict=True))
-        return cls(**{**named, "status": Status(values[-1])})
+        return cls(**{**named, "status": Status(named["status"])})
+
+
+def bid_digest(
+    chain_id: int, market: str, task: int, bidder: str, price: int, nonce: bytes
+) -> bytes:
+    """What a bidder seals; equal to the market's `bidDigest`."""
+    types = ["string", "uint256", "address", "uint256", "address", "uint256", "bytes32"]
+    return bytes(keccak(encode_abi(types, ["bid", chain_id, market, task, bidder, price, nonce])))
+
+
+def challenge_digest(
+    chain_id: int,
+    market: str,
+    task: int,
+    challenger: str,
+    first: int,
+    count: int,
+    attestor: int,
+    nonce: bytes,
+) -> bytes:
+    """What a challenger seals; equal to the market's `challengeDigest`."""
+    types = ["string", "uint256", "address", "uint256", "address"]
+    types += ["uint32", "uint32", "uint8", "bytes32"]
+    values = ["challenge", chain_id, market, task, challenger, first, count, attestor, nonce]
+    return bytes(keccak(encode_abi(types, values)))
 
 
 def receipt_salt(chain_id: int, market: str, task: int, audit_round: int, verifier: str) -> bytes:

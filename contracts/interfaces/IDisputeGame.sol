@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 pragma solidity 0.8.30;
 
-import {Context} from "./IReferee.sol";
+import {Context, IReferee} from "./IReferee.sol";
 
 /// @notice What a market needs of the game: the rest is between the two players.
 interface IDisputeGame {
@@ -14,4 +14,9 @@ interface IDisputeGame {
         uint32 defendantClock,
         uint32 challengerClock
     ) external returns (uint256 id);
+}
+
+/// @notice The same game's arithmetic.
+interface IRefereed {
+    function REFEREE() external view returns (IReferee);
 }

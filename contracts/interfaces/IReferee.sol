@@ -81,3 +81,18 @@ interface IReferee {
         view
         returns (bool);
 }
+
+/// @notice What a referee can say about a program without a dispute.
+interface IProgramJudge {
+    /// @notice True if no program may have this node at this place: it stands where an OUTPUT must or must
+    /// not stand, refers to a node that is not before it, to a register that is not filled yet, or to an
+    /// input that the terms do not count. Reverts, as `facts` does, on an encoding that is not a node.
+    function isFaulty(
+        bytes calldata node,
+        uint256 index,
+        uint256 nNodes,
+        uint256 nState,
+        uint256 nConst,
+        uint256 nData
+    ) external pure returns (bool);
+}

@@ -2,168 +2,309 @@
 pragma solidity 0.8.30;
 
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
-import {Context} from "../interfaces/IReferee.sol";
-import {Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTypes.sol";
+import {IERC20} from "../interfaces/IERC20.sol";
+import {Merkle} from "../lib/Merkle.sol";
+import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTypes.sol";
+import {Vault} from "./Vault.sol";
 import {VerifierPool} from "./VerifierPool.sol";
 
-/// @title What all parts of the market share: its storage, events, and the ends of tasks
-/// @notice `Market` and `Remedies` both inherit this, and nothing else declares storage, so that
-/// `Remedies` can run on the market's storage.
+/// @title What all parts of the market share: its storage, its checks, and the ends of tasks
+/// @notice `Market`, `Remedies` and `Registry` inherit this, and nothing else declares storage, so that
+/// the latter two can run on the market's storage.
 abstract contract MarketBase is VerifierPool {
+    /// @dev The leading bid of an auction.
+    struct Lead {
+        uint112 score;
+        uint112 risk; // the part of the score that is not the price
+    }
+
+    /// @notice What is known of a solver, and its standing ask.
+    struct Record {
+        uint32 settled; // tasks
+        uint32 defaulted; // tasks
+        uint40 slashedAt; // time of the last conviction or default
+        uint32 capacity; // tasks that the ask may still win
+        uint32 memoryMiB; // no task that needs more
+        uint88 askPrice; // for each unit of work
+    }
+
     /// @dev A dispute whose verdict has not come yet; deleted by it.
     struct Dispute {
         uint64 task;
         address challenger;
-        bool drawn; // opened by a drawn verifier whose digest differed
+        uint8 seat; // of the attestor that defends, NO_SEAT for the solver
         uint96 bond;
+        uint64 rank;
     }
 
-    /// @dev Who gets the reward for a conviction, once no dispute is open that could change it.
+    /// @dev A challenge whose target is not known yet.
+    struct SealedChallenge {
+        bytes32 digest;
+        uint96 bond;
+        uint64 rank;
+        uint40 sealedBlock;
+    }
+
+    /// @dev Who gets the reward for a conviction, once nothing is open that could change it.
     struct Claim {
         address challenger;
         uint64 rank; // the lower one wins
+    }
+
+    /// @dev A chunk that the solver must post.
+    struct Demand {
+        uint64 task;
+        address asker;
+        uint32 leaf; // of the checkpoint log
+        uint32 tensor; // of that state
+        uint32 chunk; // of that tensor
+        uint32 numel; // of that tensor
+        uint40 deadline;
+        uint96 price;
     }
 
     error WrongSpec(uint256 id, bytes32 expected, bytes32 given);
     error WrongStatus(uint256 id, Status status);
     error TooEarly(uint256 id, uint256 deadline);
     error TooLate(uint256 id, uint256 deadline);
-    error NotGame(address sender);
-    error UnknownDispute(uint256 disputeId);
-    error UnknownRun(uint256 id, uint256 run);
-    error SolverMayNotChallenge(uint256 id);
-    error DisputesOpen(uint256 id, uint256 count);
-    error TooManyDisputes(uint256 id);
+    error StillOpen(uint256 id, uint256 count);
+    error BadProof(uint256 id, bytes32 what);
+    error NotSolver(uint256 id, address sender);
+    error NotSubmitter(uint256 id, address sender);
+    error SubmitterMayNotBid(uint256 id);
+    error RecentlySlashed(address solver, uint256 until);
+    error EmptySeal();
+    error WrongSeal(uint256 id, address sender);
+    error NotDrawn(uint256 id, address sender);
     error NotAttested(uint256 id);
-    error AlreadyAttested(uint256 id);
-    error NoDefault(uint256 id);
+    error NotAuctioned(uint256 id, address solver);
 
+    event Assigned(uint256 indexed id, address indexed solver, uint256 price, uint256 deadline);
+    event BidRevealed(uint256 indexed id, address indexed solver, uint256 price, uint256 score);
     event LogCompleted(uint256 indexed id, bytes32 root, uint256 drawBlock);
-    event DisputeOpened(
-        uint256 indexed id, uint256 indexed disputeId, address indexed challenger, uint256 run, Context context
-    );
-    event DisputeEnded(uint256 indexed id, uint256 indexed disputeId, bool convicted);
+    event WindowOpened(uint256 indexed id, uint256 deadline);
     event SolverSlashed(uint256 indexed id, address indexed solver, uint256 amount, bytes32 reason);
     event VerifierSlashed(uint256 indexed id, address indexed verifier, uint256 amount);
     event TaskEnded(uint256 indexed id, Status status, bytes32 reason);
 
+    /// @notice Attestations without which nothing settles.
+    uint256 internal constant QUORUM = 2;
+    /// @notice Draws of one audit: the first, and what follows missed and failed ones.
     uint256 internal constant MAX_ROUNDS = 3;
-    /// @notice Blocks between the final log root and the block whose hash seeds the draw.
+    uint256 internal constant MAX_SAMPLES = 16;
+    /// @notice Blocks between what fixes the subject of a draw and the block whose hash seeds it.
     uint256 internal constant DRAW_DELAY = 1;
     /// @dev Blocks for which the chain keeps a block's hash.
     uint256 internal constant HASH_BLOCKS = 256;
+    /// @notice Seconds for which a slashed solver may not bid.
+    uint256 internal constant QUARANTINE = 30 days;
+    /// @dev Instead of the number of a seat.
+    uint8 internal constant NO_SEAT = 255;
 
     IDisputeGame public immutable GAME;
     uint256 public taskCount;
     mapping(uint256 id => Task task) internal _tasks;
-    mapping(uint256 id => Run[] runs) internal _runs;
-    mapping(uint256 id => Seat[] seats) internal _seats;
+    mapping(uint256 id => mapping(address bidder => bytes32 digest)) public sealedBids;
+    mapping(uint256 id => Lead lead) internal _leads;
+    mapping(address solver => Record record) public recordOf;
+    mapping(uint256 id => Run[128] runs) internal _runs;
+    mapping(uint256 id => mapping(uint256 seat => Seat)) internal _seats;
+    mapping(uint256 id => mapping(uint256 seat => bytes32 digest)) internal _seals;
     /// @dev Segments whose end was opened in an earlier round can never be audited as sealed again.
     mapping(uint256 id => mapping(uint256 segment => bool)) internal _opened;
+    mapping(uint256 id => mapping(address challenger => SealedChallenge)) public sealedChallenges;
     mapping(uint256 disputeId => Dispute dispute) public disputes;
     mapping(uint256 id => Claim claim) internal _claims;
+    uint64 internal _ranks;
+    uint256 public demandCount;
+    mapping(uint256 demandId => Demand demand) public demands;
 
-    constructor(IDisputeGame game, uint256 verifierStake) VerifierPool(verifierStake) {
+    constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) Vault(token) VerifierPool(verifierStake) {
         GAME = game;
     }
 
-    function _inStatus(uint256 id, Status status) internal view returns (Task storage task) {
-        task = _tasks[id];
-        if (task.status != status) revert WrongStatus(id, task.status);
-    }
+    // Terms ------------------------------------------------------------------------------------------
 
     /// @dev All fields of a spec are static: its calldata is `abi.encode(spec)`.
     function _hash(TaskSpec calldata spec) internal pure returns (bytes32 hash) {
         assembly ("memory-safe") {
             let copy := mload(0x40)
-            calldatacopy(copy, spec, 672)
-            hash := keccak256(copy, 672)
+            calldatacopy(copy, spec, 928)
+            hash := keccak256(copy, 928)
         }
     }
 
-    function _checkHash(uint256 id, Task storage task, TaskSpec calldata spec) internal view {
+    /// @dev The task, if these are its terms.
+    function _taskOf(uint256 id, TaskSpec calldata spec) internal view returns (Task storage task) {
+        task = _tasks[id];
         bytes32 given = _hash(spec);
         if (given != task.specHash) revert WrongSpec(id, task.specHash, given);
     }
 
+    function _taskIn(uint256 id, TaskSpec calldata spec, Status status) internal view returns (Task storage task) {
+        task = _taskOf(id, spec);
+        if (task.status != status) revert WrongStatus(id, task.status);
+    }
+
+    /// @notice Segments that a spec cuts the training into.
+    function segmentCount(TaskSpec calldata spec) public pure returns (uint32) {
+        return uint32((spec.steps + spec.segmentSteps - 1) / spec.segmentSteps);
+    }
+
+    /// @notice What a submitter escrows: the budget, and a fee for every verifier that may attest, those
+    /// of redraws and second audits included. What is not spent comes back.
+    function escrowOf(TaskSpec calldata spec) public pure returns (uint256) {
+        uint256 windows = (uint256(segmentCount(spec)) + spec.windowSegments - 1) / spec.windowSegments;
+        uint256 audits = spec.secondAudit == 0 ? 1 : 2;
+        return spec.budget + windows * audits * spec.committee * MAX_ROUNDS * spec.verifierFee;
+    }
+
+    function _requireEarly(uint256 id, uint256 deadline) internal view {
+        if (block.timestamp > deadline) revert TooLate(id, deadline);
+    }
+
+    function _requireOver(uint256 id, uint256 deadline) internal view {
+        if (block.timestamp <= deadline) revert TooEarly(id, deadline);
+    }
+
+    /// @dev The opened state root of leaf `leaf` of the log.
+    function _checkOpening(uint256 id, Task storage task, uint256 leaf, Opening calldata opening)
+        internal
+        view
+        returns (bytes32)
+    {
+        bytes32 hash = Merkle.leafHash64(opening.salt, opening.stateRoot);
+        // INVARIANT: every opened root can be disputed, and the game knows no root zero.
+        if (opening.stateRoot == 0 || !Merkle.verifyInclusion(task.logRoot, task.logSize, leaf, hash, opening.proof)) {
+            revert BadProof(id, "checkpoint");
+        }
+        return opening.stateRoot;
+    }
+
+    // Bidding ----------------------------------------------------------------------------------------
+
+    function _checkEligible(address solver) internal view {
+        uint256 slashedAt = recordOf[solver].slashedAt;
+        if (slashedAt != 0 && block.timestamp < slashedAt + QUARANTINE) {
+            revert RecentlySlashed(solver, slashedAt + QUARANTINE);
+        }
+    }
+
+    function _startTraining(uint256 id, Task storage task, uint32 trainWindow) internal {
+        task.status = Status.Training;
+        task.deadline = uint40(block.timestamp) + trainWindow;
+        emit Assigned(id, task.solver, task.price, task.deadline);
+    }
+
+    // The audit --------------------------------------------------------------------------------------
+
     /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task) internal {
+    function _awaitDraw(uint256 id, Task storage task, uint32 auditWindow) internal {
         task.status = Status.Committed;
-        task.drawBlock = uint64(block.number + DRAW_DELAY);
+        task.deadline = uint40(block.timestamp) + auditWindow;
+        task.drawBlock = uint40(block.number + DRAW_DELAY);
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
 
-    /// @dev Ends a task for nobody's fault: all stakes and the whole escrow go back.
-    function _expire(uint256 id, Task storage task, bytes32 reason) internal {
-        _endSeats(id, false);
-        task.status = Status.Expired;
-        uint256 escrow = task.escrow;
-        uint256 forfeited = task.forfeited;
-        task.escrow = 0;
-        task.forfeited = 0;
-        _credit(task.submitter, escrow, "refund");
-        if (task.solver != address(0)) {
-            _credit(task.solver, task.stake, "stake");
-            _credit(task.solver, forfeited, "lost bonds");
-        }
-        emit TaskEnded(id, Status.Expired, reason);
+    function _openWindow(uint256 id, Task storage task, uint32 challengeWindow) internal {
+        task.status = Status.Window;
+        task.demands = 0;
+        task.deadline = uint40(block.timestamp) + challengeWindow;
+        emit WindowOpened(id, task.deadline);
     }
 
-    function _countSeats(uint256 id, SeatState state) internal view returns (uint256 count) {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == state) ++count;
+    /// @dev Seats of the current round in a state.
+    function _countSeats(uint256 id, Task storage task, SeatState state) internal view returns (uint256 count) {
+        (uint256 seats, uint256 round) = (task.seats, task.round);
+        for (uint256 i = 0; i < seats; ++i) {
+            Seat storage seat = _seats[id][i];
+            if (seat.state == state && seat.round == round) ++count;
         }
     }
 
     /// @dev True when every drawn verifier has sealed, left, or may do so no more.
     function _sealingOver(uint256 id, Task storage task) internal view returns (bool) {
-        return block.timestamp > task.deadline || _countSeats(id, SeatState.Drawn) == 0;
+        return block.timestamp > task.deadline || _countSeats(id, task, SeatState.Drawn) == 0;
     }
 
-    /// @dev True if the round's audit counts for nothing: nobody attested, or most of the drawn could not
+    /// @dev True if the round's audit counts for nothing: too few attested, or most of the drawn could not
     /// get what they needed.
-    function _isLacking(uint256 id) internal view returns (bool) {
-        if (_countSeats(id, SeatState.Attested) == 0) return true;
-        return 2 * _countSeats(id, SeatState.Unavailable) > _seats[id].length;
+    function _isLacking(uint256 id, Task storage task) internal view returns (bool) {
+        uint256 attested = _countSeats(id, task, SeatState.Attested);
+        return attested < QUORUM || _countSeats(id, task, SeatState.Unavailable) > attested;
     }
 
     function _closedWindow(uint256 id, TaskSpec calldata spec) internal view returns (Task storage task) {
-        task = _inStatus(id, Status.Window);
-        _checkHash(id, task, spec);
-        if (block.timestamp <= task.deadline) revert TooEarly(id, task.deadline);
-        if (task.openDisputes != 0) revert DisputesOpen(id, task.openDisputes);
+        task = _taskIn(id, spec, Status.Window);
+        _requireOver(id, task.deadline);
+        _requireNothingOpen(id, task);
     }
 
-    /// @dev Ends the seats of an audit that nobody cut short: who attested gets `fee`, who sealed nothing,
-    /// did not reveal, or stands alone with its digest loses its stake.
+    function _requireNothingOpen(uint256 id, Task storage task) internal view {
+        if (task.open != 0) revert StillOpen(id, task.open);
+    }
+
+    /// @dev The sender's seat in the current progress window.
+    function _seatOf(uint256 id, Task storage task, uint256 index) internal view returns (Seat storage seat) {
+        seat = _seats[id][index];
+        if (index >= task.seats || seat.verifier != msg.sender) revert NotDrawn(id, msg.sender);
+    }
+
+    // Ends -------------------------------------------------------------------------------------------
+
+    /// @dev Burns the stakes of seats of the current round whose verifiers did not do their part: did not
+    /// seal (if `reveals` is false), did not reveal or stand alone with their digests (if it is true).
+    function _slashIdle(uint256 id, Task storage task, bool reveals) internal {
+        (uint256 seats, uint256 round) = (task.seats, task.round);
+        for (uint256 i = 0; i < seats; ++i) {
+            Seat storage seat = _seats[id][i];
+            if (seat.round != round) continue;
+            SeatState state = seat.state;
+            if (
+                reveals
+                    ? state == SeatState.Sealed || state == SeatState.Mismatched || state == SeatState.Disputing
+                    : state == SeatState.Drawn
+            ) _slashSeat(id, seat);
+        }
+    }
+
+    function _slashSeat(uint256 id, Seat storage seat) internal {
+        seat.state = SeatState.Slashed;
+        _burn(VERIFIER_STAKE, "verifier");
+        emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
+    }
+
+    /// @dev Frees the stakes of all seats of the progress window that still have one, and pays `fee` to
+    /// those that were right: who attested, or who did not if the solver is convicted.
     /// @return paid fees in all
-    function _closeRound(uint256 id, uint256 fee) internal returns (uint256 paid) {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == SeatState.Attested) {
+    function _closeSeats(uint256 id, Task storage task, uint256 fee, bool convicted)
+        internal
+        returns (uint256 paid)
+    {
+        uint256 seats = task.seats;
+        for (uint256 i = 0; i < seats; ++i) {
+            Seat storage seat = _seats[id][i];
+            SeatState state = seat.state;
+            if (state >= SeatState.Unavailable) continue;
+            _returnSlot(seat.verifier);
+            if (convicted ? state == SeatState.Mismatched || state == SeatState.Disputing : state == SeatState.Attested) {
                 paid += fee;
-                _credit(seats[i].verifier, fee, "verified");
-                _returnSlot(seats[i].verifier);
-            } else if (seats[i].state != SeatState.Unavailable) {
-                _slashSeat(id, seats[i].verifier);
+                _credit(seat.verifier, fee, "verified");
             }
         }
     }
 
-    /// @dev Ends the seats of a task whose audit is cut short. Convicting a solver never slashes those
-    /// who attested; who did not seal in time loses its stake.
-    function _endSeats(uint256 id, bool sealingOver) internal {
-        Seat[] storage seats = _seats[id];
-        for (uint256 i = 0; i < seats.length; ++i) {
-            if (seats[i].state == SeatState.Unavailable) continue;
-            if (seats[i].state == SeatState.Drawn && sealingOver) _slashSeat(id, seats[i].verifier);
-            else _returnSlot(seats[i].verifier);
+    /// @dev Ends a task for nobody's fault: all stakes and what is left of the escrow go back.
+    function _expire(uint256 id, Task storage task, TaskSpec calldata spec, bytes32 reason) internal {
+        _closeSeats(id, task, 0, false);
+        task.status = Status.Expired;
+        _credit(spec.submitter, escrowOf(spec) - task.paid, "refund");
+        address solver = task.solver;
+        if (solver != address(0)) {
+            _credit(solver, spec.solverStake, "stake");
+            _credit(solver, task.forfeited, "lost bonds");
+            task.forfeited = 0;
         }
-    }
-
-    function _slashSeat(uint256 id, address verifier) internal {
-        _burn(VERIFIER_STAKE, "verifier");
-        emit VerifierSlashed(id, verifier, VERIFIER_STAKE);
+        emit TaskEnded(id, Status.Expired, reason);
     }
 }

@@ -14,14 +14,22 @@ struct TaskSpec {
     uint32 nData;
     uint64 steps; // training steps in all
     uint32 segmentSteps; // steps between two checkpoints; the last segment may be shorter
-    uint8 committee; // verifiers drawn, 1 .. MAX_COMMITTEE
+    uint32 windowSegments; // segments of a progress window, which is audited and paid by itself
+    uint64 work; // of the whole training, in units of 10**9 FLOPs, rounded up
+    uint32 memoryMiB; // that one training step needs
+    uint8 committee; // verifiers drawn, 2 .. MAX_COMMITTEE
     uint8 samples; // segments drawn, 1 .. MAX_SAMPLES
-    uint128 solverStake; // wei, locked by the best bidder
-    uint128 verifierFee; // wei, paid to each verifier that attests
-    uint128 bond; // wei, locked by whoever opens a dispute
-    uint32 bidWindow; // seconds, like all windows
-    uint32 trainWindow;
-    uint32 auditWindow; // for each phase of the audit
+    uint8 secondAudit; // chance of a second audit of each progress window, in 256ths
+    address submitter; // who posts
+    address solver; // who trains; zero: whoever wins the auction
+    uint96 budget; // wei, highest price for the training
+    uint96 solverStake; // wei, locked by the leading bidder
+    uint96 verifierFee; // wei, paid to each verifier that attests
+    uint96 bond; // wei, locked with a sealed bid and by whoever opens a dispute
+    uint96 lateCost; // wei that a solver's default costs the submitter: weighs risk against price
+    uint32 bidWindow; // seconds, like all windows: for sealed bids, and again for revealing them
+    uint32 trainWindow; // for each progress window
+    uint32 auditWindow; // for each phase of the audit, and for each chunk that is demanded
     uint32 challengeWindow;
     uint32 disputeClock; // chess clock of each party in a dispute
 }
@@ -30,13 +38,14 @@ struct TaskSpec {
 /// after it; the three last ones are final.
 enum Status {
     None,
-    Bidding, // solvers bid; then assign
+    Bidding, // solvers seal bids, then reveal them; then assign
     Training, // the solver appends to its checkpoint log; then defaulted
-    Committed, // the log is complete, the draw waits for its block
+    Committed, // the log of a progress window is complete, the draw waits for its block
     Starting, // the solver opens the start of each drawn run
     Sealing, // verifiers replay and seal their digests; then the solver opens the ends
     Revealing, // verifiers reveal: attested or mismatched; disputes may open
-    Window, // disputes may still open
+    Window, // disputes may still open; then settle, and on to the next progress window
+    Convicted, // the solver has lost; the stake is shared out when nothing is open any more
     Settled,
     Slashed,
     Expired
@@ -46,24 +55,24 @@ enum Status {
 struct Run {
     uint32 first; // first segment
     uint32 count; // segments in it
-    bytes32 startRoot; // opened by the solver before the seals
-    bytes32 endRoot; // opened by the solver after the seals
+    uint8 round; // of the audit that drew it
 }
 
 /// @notice A drawn verifier's part in the audit.
 struct Seat {
     address verifier;
     SeatState state;
-    bytes32 seal; // keccak256 of its digests, bound to chain, contract, task and sender; zero again
-        // once the verifier has used the priority of its first dispute
+    uint8 round; // whose runs it replays
 }
 
 enum SeatState {
     Drawn,
     Sealed,
-    Attested,
+    Attested, // and liable for it while the challenge window lasts
     Mismatched,
-    Unavailable // could not get what it needs to replay; its slot is free again
+    Disputing, // mismatched, and has opened the dispute that comes first
+    Unavailable, // could not get what it needs to replay; its slot is free again
+    Slashed
 }
 
 /// @notice The opening of one leaf of the checkpoint log.
@@ -76,20 +85,26 @@ struct Opening {
 /// @notice State of one task. Amounts are wei.
 struct Task {
     bytes32 specHash;
-    bytes32 logRoot;
-    bytes32 finalRoot;
-    address submitter;
-    uint64 deadline;
-    uint32 logSize;
-    address solver; // best bidder, then the one that trains
-    uint96 price; // lowest bid, paid to the solver on settlement
-    uint96 escrow; // budget and verifier fees still held for this task
-    uint96 stake; // what a solver locks
-    uint64 drawBlock;
-    uint96 forfeited; // lost bonds kept for the solver until the task ends
-    uint64 committedBlock; // the log was completed in this block
-    uint32 pool; // places of the list of verifiers at that time
-    uint8 round; // redraws and missed draws so far
-    uint8 openDisputes;
     Status status;
+    uint8 round; // rounds of audits so far, in all progress windows
+    uint8 retries; // missed draws and redraws of the current audit
+    bool second; // the current audit is a second one
+    uint8 open; // disputes, sealed challenges and demands that wait for their end
+    uint8 demands; // made in the current phase of the audit
+    uint8 seats; // drawn in the current progress window
+    uint8 runs; // drawn in the current progress window
+    uint8 firstRun; // of the current round
+    uint40 deadline; // 0: cancelled
+    uint40 drawBlock;
+    uint40 committedBlock; // the log of the progress window was completed in this block
+    uint32 pool; // places of the list of verifiers at that time
+    uint32 logSize;
+    address solver; // leading bidder, then the one that trains
+    uint96 price; // the leading bidder would be paid, or the solver is
+    uint96 paid; // of the escrow
+    uint96 forfeited; // lost bonds kept for the solver until the task ends
+    uint32 settled; // segments audited and paid
+    bool byAsk; // the solver was entered by its standing ask
+    bytes32 logRoot;
+    bytes32 endsHash; // keccak256 of the end roots opened last
 }

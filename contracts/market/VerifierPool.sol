@@ -25,8 +25,8 @@ abstract contract VerifierPool is Vault {
     event VerifierRemoved(address indexed verifier, uint32 slots);
 
     uint32 internal constant MAX_SLOTS = 64;
-    /// @notice Seconds between announcing and leaving, so that nobody leaves to change a draw.
-    uint64 internal constant LEAVE_DELAY = 7 days;
+    /// @notice Seconds between announcing and leaving: longer than any window.
+    uint64 internal constant LEAVE_DELAY = 30 days;
     /// @notice Wei that one slot locks.
     uint256 public immutable VERIFIER_STAKE;
 
@@ -52,7 +52,7 @@ abstract contract VerifierPool is Vault {
     /// @dev Draws a seat among the first `pool` places: up to 64 random tries, then the next eligible
     /// one in list order, at most 64 further. Returns address(0) if none was found. Nobody in `taken`
     /// is eligible. The drawn verifier's slot is taken.
-    function _drawVerifier(uint256 random, uint256 pool, uint64 beforeBlock, address[] memory taken)
+    function _drawVerifier(uint256 random, uint256 pool, uint256 beforeBlock, address[] memory taken)
         internal
         returns (address)
     {

@@ -2,13 +2,13 @@
 pragma solidity 0.8.30;
 
 import {IArbiter} from "../interfaces/IArbiter.sol";
-import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
-import {Context} from "../interfaces/IReferee.sol";
+import {IDisputeGame, IRefereed} from "../interfaces/IDisputeGame.sol";
+import {Context, IReferee} from "../interfaces/IReferee.sol";
 
 /// @title A game without moves, for tests of the market: whoever calls `decide` gives the verdict.
 /// @notice Refuses what the real game refuses, so that a dispute that could not be opened there
 /// cannot be opened here.
-contract MockGame is IDisputeGame {
+contract MockGame is IDisputeGame, IRefereed {
     struct Dispute {
         address arbiter;
         address defendant;
@@ -22,8 +22,13 @@ contract MockGame is IDisputeGame {
     error InvalidParties(address defendant, address challenger);
     error InvalidClocks(uint32 defendantClock, uint32 challengerClock);
 
+    IReferee public immutable REFEREE;
     uint256 public disputeCount;
     mapping(uint256 id => Dispute) private _disputes;
+
+    constructor(IReferee referee) {
+        REFEREE = referee;
+    }
 
     function create(
         Context calldata context,

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity 0.8.30;
+
+import {IReferee} from "../interfaces/IReferee.sol";
+import {IRefereed} from "../interfaces/IDisputeGame.sol";
+import {Merkle} from "../lib/Merkle.sol";
+import {Claims} from "./Claims.sol";
+import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTypes.sol";
+
+/// @title Chunks that the solver must post on chain, or lose its stake
+/// @notice Answers small gaps in what the solver serves: a named chunk of a checkpoint, with all proofs. It
+/// is priced, since it costs the solver gas; it prolongs the phase it is made in, since the asker waits
+/// for it; and it says nothing about the rest of the state.
+abstract contract DataDemands is Claims {
+    error TooManyDemands(uint256 id);
+    error UnknownDemand(uint256 demandId);
+    error NothingToDemand(uint256 id, uint256 leaf, uint256 tensor, uint256 chunk);
+
+    event Demanded(
+        uint256 indexed id,
+        uint256 indexed demandId,
+        address indexed asker,
+        uint32 leaf,
+        uint32 tensor,
+        uint32 chunk,
+        uint256 deadline
+    );
+    event Answered(
+        uint256 indexed id, uint256 indexed demandId, bytes32 salt, bytes32 stateRoot, bytes32 tensorRoot, bytes chunk
+    );
+    event Unanswered(uint256 indexed id, uint256 indexed demandId);
+
+    /// @notice In each phase of the audit, and in the challenge window.
+    uint256 internal constant MAX_DEMANDS = 8;
+    /// @notice A demand costs the bond of a challenge divided by this.
+    uint256 internal constant DEMAND_SHARE = 8;
+    uint256 internal constant CHUNK_BYTES = 1024;
+
+    /// @notice Demands chunk `chunk` of tensor `tensor` of the state in leaf `leaf` of the log. A drawn
+    /// verifier may name the start of a run before it seals, and the log's last state before it reveals;
+    /// anybody may name any leaf in the challenge window.
+    /// @param ownSeat The sender's; not read in the challenge window.
+    /// @param node Encoding of the tensor's OUTPUT node, which tells its size; `nodeProof` shows it in the
+    /// program.
+    function demand(
+        uint256 id,
+        TaskSpec calldata spec,
+        uint256 ownSeat,
+        uint32 leaf,
+        uint32 tensor,
+        uint32 chunk,
+        bytes calldata node,
+        bytes32[] calldata nodeProof
+    ) external returns (uint256 demandId) {
+        Task storage task = _taskOf(id, spec);
+        _checkAsker(id, task, ownSeat, leaf);
+        _requireEarly(id, task.deadline);
+        if (task.demands >= MAX_DEMANDS) revert TooManyDemands(id);
+        uint256 numel = _numel(id, spec, tensor, node, nodeProof);
+        if (leaf >= task.logSize || uint256(chunk) * CHUNK_BYTES >= 4 * numel) {
+            revert NothingToDemand(id, leaf, tensor, chunk);
+        }
+        uint96 price = uint96(spec.bond / DEMAND_SHARE);
+        _lock(msg.sender, price);
+        ++task.open;
+        ++task.demands;
+        task.deadline += spec.auditWindow;
+        demandId = ++demandCount;
+        uint40 deadline = uint40(block.timestamp) + spec.auditWindow;
+        demands[demandId] = Demand(uint64(id), msg.sender, leaf, tensor, chunk, uint32(numel), deadline, price);
+        emit Demanded(id, demandId, msg.sender, leaf, tensor, chunk, deadline);
+    }
+
+    /// @notice Answers a demand in time. Anybody may; the solver is paid.
+    function answer(
+        uint256 demandId,
+        TaskSpec calldata spec,
+        Opening calldata opening,
+        bytes32 tensorRoot,
+        bytes32[] calldata tensorProof,
+        bytes calldata chunk,
+        bytes32[] calldata chunkProof
+    ) external {
+        Demand memory asked = _demandOf(demandId);
+        uint256 id = asked.task;
+        Task storage task = _taskOf(id, spec);
+        _requireEarly(id, asked.deadline);
+        bytes32 stateRoot = _checkOpening(id, task, asked.leaf, opening);
+        if (!Merkle.verifyInclusion(stateRoot, spec.nState, asked.tensor, Merkle.leafHash32(tensorRoot), tensorProof)) {
+            revert BadProof(id, "tensor");
+        }
+        uint256 rest = 4 * uint256(asked.numel) - CHUNK_BYTES * asked.chunk;
+        uint256 chunks = (4 * uint256(asked.numel) + CHUNK_BYTES - 1) / CHUNK_BYTES;
+        if (
+            chunk.length != (rest < CHUNK_BYTES ? rest : CHUNK_BYTES)
+                || !Merkle.verifyInclusion(tensorRoot, chunks, asked.chunk, Merkle.leafHash(chunk), chunkProof)
+        ) revert BadProof(id, "chunk");
+        delete demands[demandId];
+        --task.open;
+        _credit(task.solver, asked.price, "answered");
+        emit Answered(id, demandId, opening.salt, stateRoot, tensorRoot, chunk);
+    }
+
+    /// @notice Ends a demand that was not answered in time: the solver is convicted. What it cost goes back.
+    function unanswered(uint256 demandId, TaskSpec calldata spec) external {
+        Demand memory asked = _demandOf(demandId);
+        uint256 id = asked.task;
+        Task storage task = _taskOf(id, spec);
+        bool needless = task.status >= Status.Convicted;
+        if (!needless) {
+            _requireOver(id, asked.deadline);
+            ++recordOf[task.solver].defaulted;
+            task.status = Status.Convicted;
+        }
+        delete demands[demandId];
+        --task.open;
+        _credit(asked.asker, asked.price, "demand");
+        emit Unanswered(id, demandId);
+    }
+
+    function _demandOf(uint256 demandId) private view returns (Demand memory asked) {
+        asked = demands[demandId];
+        if (asked.task == 0) revert UnknownDemand(demandId);
+    }
+
+    /// @dev INVARIANT: no demand shows a drawn verifier an end before it has sealed.
+    function _checkAsker(uint256 id, Task storage task, uint256 ownSeat, uint256 leaf) private view {
+        Status status = task.status;
+        if (status == Status.Window) return;
+        if (status != Status.Sealing && status != Status.Revealing) revert WrongStatus(id, status);
+        Seat storage seat = _seatOf(id, task, ownSeat);
+        if (status == Status.Sealing) {
+            if (seat.state == SeatState.Drawn) {
+                (uint256 first, uint256 end) = (task.firstRun, task.runs);
+                for (uint256 i = first; i < end; ++i) {
+                    if (_runs[id][i].first == leaf) return;
+                }
+            }
+        } else if (seat.state == SeatState.Sealed && leaf + 1 == task.logSize) {
+            return;
+        }
+        revert NotDrawn(id, msg.sender);
+    }
+
+    /// @dev Elements of a state tensor, as its OUTPUT node says.
+    function _numel(
+        uint256 id,
+        TaskSpec calldata spec,
+        uint256 tensor,
+        bytes calldata node,
+        bytes32[] calldata nodeProof
+    ) private view returns (uint256) {
+        uint256 index = spec.nNodes - spec.nState + tensor;
+        if (
+            tensor >= spec.nState
+                || !Merkle.verifyInclusion(spec.programRoot, spec.nNodes, index, Merkle.leafHash(node), nodeProof)
+        ) revert BadProof(id, "node");
+        return _referee().facts(node).numel;
+    }
+
+    function _referee() internal view returns (IReferee) {
+        return IRefereed(address(GAME)).REFEREE();
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+pragma solidity 0.8.30;
+
+import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
+import {IERC20} from "../interfaces/IERC20.sol";
+import {Auction} from "./Auction.sol";
+import {MarketBase} from "./MarketBase.sol";
+import {Status, Task, TaskSpec} from "./MarketTypes.sol";
+import {VerifierRegistry} from "./VerifierRegistry.sol";
+
+/// @title Who may be drawn, who may be entered, and the short ways through the bidding
+/// @notice A third piece of the market's code, like `Remedies`.
+contract Registry is VerifierRegistry, Auction {
+    error NoAsk(address solver);
+    error AlreadyLeads(uint256 id, address solver);
+    error MayNotDecline(uint256 id);
+
+    event AskSet(address indexed solver, uint256 price, uint256 capacity, uint256 memoryMiB);
+    event AskEntered(uint256 indexed id, address indexed solver);
+    event TaskCancelled(uint256 indexed id);
+    event Declined(uint256 indexed id, address indexed solver, uint256 deadline);
+
+    constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
+
+    /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most
+    /// `memoryMiB`. The stake of each is locked from the free balance when it is entered.
+    function setAsk(uint88 price, uint32 capacity, uint32 memoryMiB) external {
+        Record storage record = recordOf[msg.sender];
+        (record.askPrice, record.capacity, record.memoryMiB) = (price, capacity, memoryMiB);
+        emit AskSet(msg.sender, price, capacity, memoryMiB);
+    }
+
+    /// @notice Enters a solver's standing ask in an auction, at any time of the bidding. Anybody may.
+    function enterAsk(uint256 id, TaskSpec calldata spec, address solver) external {
+        Task storage task = _taskIn(id, spec, Status.Bidding);
+        if (spec.solver != address(0)) revert NotAuctioned(id, spec.solver);
+        _requireEarly(id, uint256(task.deadline) + spec.bidWindow);
+        _checkEligible(solver);
+        if (solver == spec.submitter) revert SubmitterMayNotBid(id);
+        if (solver == task.solver) revert AlreadyLeads(id, solver);
+        Record storage record = recordOf[solver];
+        if (record.capacity == 0 || record.memoryMiB < spec.memoryMiB) revert NoAsk(solver);
+        _rankBid(id, task, spec, solver, uint256(record.askPrice) * spec.work, true);
+        if (task.solver == solver) --record.capacity;
+        emit AskEntered(id, solver);
+    }
+
+    /// @notice A solver that its ask won a task for refuses it before its first commitment: it has had no
+    /// chance to check program and data before. Costs a bond and the ask; the bidding begins again.
+    function decline(uint256 id, TaskSpec calldata spec) external {
+        Task storage task = _taskIn(id, spec, Status.Training);
+        if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
+        if (!task.byAsk || task.logSize != 0) revert MayNotDecline(id);
+        _requireEarly(id, task.deadline);
+        recordOf[msg.sender].capacity = 0;
+        uint256 bond = spec.bond < spec.solverStake ? spec.bond : spec.solverStake;
+        _burn(bond, "declined");
+        _credit(msg.sender, spec.solverStake - bond, "stake");
+        (task.solver, task.price, task.byAsk) = (address(0), 0, false);
+        task.status = Status.Bidding;
+        task.deadline = uint40(block.timestamp) + spec.bidWindow;
+        emit Declined(id, msg.sender, task.deadline);
+    }
+
+    /// @notice The solver that the terms name takes the task, for the whole budget.
+    function accept(uint256 id, TaskSpec calldata spec) external {
+        Task storage task = _taskIn(id, spec, Status.Bidding);
+        if (msg.sender != spec.solver) revert NotSolver(id, msg.sender);
+        _requireEarly(id, task.deadline);
+        _checkEligible(msg.sender);
+        _lock(msg.sender, spec.solverStake);
+        (task.solver, task.price) = (msg.sender, spec.budget);
+        _startTraining(id, task, spec.trainWindow);
+    }
+
+    /// @notice The submitter takes back a task before any bid was revealed; sealed ones get their bonds back.
+    function cancel(uint256 id, TaskSpec calldata spec) external {
+        Task storage task = _taskIn(id, spec, Status.Bidding);
+        if (msg.sender != spec.submitter) revert NotSubmitter(id, msg.sender);
+        // INVARIANT: once bids may be revealed it is too late to shop for another price.
+        _requireEarly(id, task.deadline);
+        if (task.solver != address(0)) revert WrongStatus(id, task.status);
+        task.deadline = 0;
+        emit TaskCancelled(id);
+        _expire(id, task, spec, "cancelled");
+    }
+}
