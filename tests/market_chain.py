@@ -19,6 +19,8 @@ from tests.evm import Evm, EvmReverted
 FILES = {
     "Market": "Market.sol",
     "MockGame": "mocks/MockGame.sol",
+    "Referee": "Referee.sol",
+    "Registry": "market/Registry.sol",
     "Remedies": "market/Remedies.sol",
     "HostileRecipient": "mocks/HostileRecipient.sol",
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The market on a bare EVM, with a mock game, roles with money, and time that tests move.
+"""Tasks as all their parties see them, on the market of `tests/market_world.py`.
 
-    world = World()                        # deployed, verifiers registered, everybody funded
-    task = world.post()                    # a task as its parties see it
+    world = fresh_world()                  # deployed, verifiers registered, everybody funded
+    task = world.post()                    # a task
     task.reach(Status.WINDOW)              # everybody honest up to that status
     task.call("settle")
 
@@ -14,190 +14,58 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from eth_utils.crypto import keccak
 
 from protocol.commitments import checkpoint_leaf_hash
 from protocol.merkle import Tree
-from protocol.task import Run, Seat, SeatState, Status, TaskSpec, TaskState
-from tests.evm import ETHER, EvmReverted
-from tests.market_chain import GAS, Chain, Deployed, Done, Mark, Refused, as_argument, raw
-
-STAKE = ETHER  # of a verifier's slot
-FUNDS = 1_000 * ETHER  # what everybody has deposited
-BUDGET = 10 * ETHER
-BURN_ADDRESS = bytes.fromhex("dead".zfill(40))
-NOBODY = bytes(20)
-RECEIPT = keccak(text="the final state arrived")
-BLOCK_SECONDS = 12
-
-
-def role(name: str) -> bytes:
-    """The address of an account that plays a role."""
-    return keccak(text=name)[:20]
-
-
-SUBMITTER = role("submitter")
-SOLVER = role("solver")
-RIVAL = role("rival solver")
-WHISTLEBLOWER = role("whistleblower")
-STRANGER = role("stranger")
-VERIFIERS = tuple(role(f"verifier {i}") for i in range(6))
-EVERYBODY = (SUBMITTER, SOLVER, RIVAL, WHISTLEBLOWER, STRANGER, *VERIFIERS)
-
-SPEC = TaskSpec(
-    program_root=role("program") + bytes(12),
-    const_root=bytes(32),
-    data_root=role("data") + bytes(12),
-    seed=role("seed") + bytes(12),
-    initial_root=b"\x01" * 32,
-    n_nodes=9,
-    n_state=2,
-    n_const=0,
-    n_data=1,
-    steps=38,
-    segment_steps=5,  # eight segments, the last one shorter
-    committee=2,
-    samples=2,
-    solver_stake=5 * ETHER,
-    verifier_fee=ETHER // 10,
-    bond=ETHER,
-    bid_window=600,
-    train_window=86_400,
-    audit_window=3_600,
-    challenge_window=3_600,
-    dispute_clock=7_200,
+from protocol.task import NO_SEAT, Run, Seat, SeatState, Status, TaskSpec, TaskState
+from tests.market_chain import Done, Mark, raw
+from tests.market_world import (
+    BUDGET,
+    BURN_ADDRESS,
+    EVERYBODY,
+    FUNDS,
+    NOBODY,
+    RECEIPT,
+    RIVAL,
+    SOLVER,
+    SPEC,
+    STAKE,
+    STRANGER,
+    SUBMITTER,
+    VERIFIERS,
+    WHISTLEBLOWER,
+    World,
+    role,
 )
 
-
-class World:
-    """A chain with the market, a mock game and people with money."""
-
-    def __init__(self, verifiers: int = len(VERIFIERS), slots: int = 2) -> None:
-        self.evm = Chain()
-        self.game = Deployed(self.evm, "MockGame")
-        self.market = Deployed(self.evm, "Market", self.game.address, STAKE)
-        self.people = list(EVERYBODY)
-        self._layout_checked = False
-        for person in EVERYBODY:
-            self.fund(person)
-        for verifier in VERIFIERS[:verifiers]:
-            self.send("registerVerifier", slots, sender=verifier)
-        self.evm.mine()
-
-    def fund(self, person: bytes, wei: int = FUNDS) -> None:
-        """Gives an account wei in its hand and as much in the market."""
-        if person not in self.people:
-            self.people.append(person)
-        self.evm.set_balance(person, 2 * wei)
-        self.send("deposit", sender=person, value=wei)
-
-    def send(self, function: str, *args: Any, sender: bytes, value: int = 0) -> Done:
-        return self.market.send(function, *args, sender=sender, value=value)
-
-    def free(self, person: bytes) -> int:
-        return int(self.market.view("balanceOf", person))
-
-    def slots(self, verifier: bytes) -> int:
-        return int(self.market.view("verifierOf", verifier)[1])
-
-    def burned(self) -> int:
-        return self.evm.balance(BURN_ADDRESS)
-
-    def wait(self, seconds: int = BLOCK_SECONDS, blocks: int = 1) -> None:
-        self.evm.mine(blocks=blocks, seconds=seconds)
-
-    def wait_beyond(self, timestamp: int) -> None:
-        """Goes to the first second after a deadline."""
-        self.wait(timestamp - self.evm.timestamp + 1)
-
-    def wait_until(self, timestamp: int) -> None:
-        """Goes to the last second of a deadline."""
-        self.wait(timestamp - self.evm.timestamp)
-
-    def decide(self, dispute: int, *, convicted: bool) -> Done:
-        """The mock game's verdict; the market's events."""
-        data = self.game.calldata("decide", dispute, convicted)
-        try:
-            _, used = self.evm.call(self.game.address, data, sender=STRANGER, gas=GAS)
-        except EvmReverted as error:
-            raise self.market.refusal(error) from None
-        logs = [log for log in self.evm.logs if bytes(log[0]) == self.market.address]
-        return Done(21_000 + used, [self.market.event(log) for log in logs])
-
-    def post(self, *, budget: int = BUDGET, **changes: Any) -> Task:
-        """Posts a task that differs from SPEC in these fields; the fees come on top."""
-        spec = TaskSpec(**{**vars(SPEC), **changes})
-        value = budget + spec.committee * spec.verifier_fee
-        done = self.send("post", spec.as_abi(), "store", sender=SUBMITTER, value=value)
-        return Task(
-            self, done.event("TaskPosted")["id"], spec, gas={"post": done.gas}, spent=done.gas
-        )
-
-    def picture(self) -> dict[str, Any]:
-        """All that a refused call could have changed."""
-        tasks, views = (
-            range(1, self.market.view("taskCount") + 1),
-            ("getTask", "getRuns", "getSeats"),
-        )
-        return {
-            "contract": self.evm.balance(self.market.address),
-            "burned": self.burned(),
-            "people": [(self.free(p), self.evm.balance(p)) for p in self.people],
-            "verifiers": [self.market.view("verifierOf", p) for p in self.people],
-            "tasks": [[self.market.view(view, task) for view in views] for task in tasks],
-            "disputes": self.game.view("disputeCount"),
-        }
-
-    @contextmanager
-    def refuses(self, error: str, *arguments: Any) -> Iterator[None]:
-        """Asserts that the call inside is refused with that error and has changed nothing."""
-        before = self.picture()
-        with pytest.raises(Refused) as caught:
-            yield
-        expected = tuple(as_argument(argument) for argument in arguments)
-        assert (caught.value.error, caught.value.arguments) == (error, expected)
-        assert self.picture() == before
-
-    def owed(self) -> int:
-        """All wei that the contract must hold for somebody."""
-        total = sum(self._stored(p) for p in self.people)
-        for number in range(1, self.market.view("taskCount") + 1):
-            total += self._held(number)
-        for number in range(1, self.game.view("disputeCount") + 1):
-            total += self.market.view("disputes", number)[3]
-        return total
-
-    def _stored(self, person: bytes) -> int:
-        """Free wei and unused slots of an account, read from storage: far faster than by calls."""
-        free, slots = self._slot(person, 0), self._slot(person, 3) >> 32 & (2**32 - 1)
-        if not self._layout_checked:
-            assert (free, slots) == (self.free(person), self.slots(person))
-            self._layout_checked = slots > 0
-        return free + slots * STAKE
-
-    def _slot(self, person: bytes, mapping: int) -> int:
-        place = keccak(person.rjust(32, b"\0") + mapping.to_bytes(32, "big"))
-        return self.evm.storage(self.market.address, int.from_bytes(place, "big"))
-
-    def _held(self, number: int) -> int:
-        state = TaskState.from_abi(self.market.view("getTask", number))
-        total = state.escrow + state.forfeited
-        if state.status == Status.SLASHED and state.open_disputes:
-            return total + state.stake * 40 // 100  # the reward waits for the last verdict
-        if not state.status.final:
-            total += state.stake if raw(state.solver) != NOBODY else 0
-            seats = self.market.view("getSeats", number)
-            total += sum(STAKE for _, seat, _ in seats if seat != SeatState.UNAVAILABLE)
-        return total
-
-    def assert_solvent(self) -> None:
-        assert self.evm.balance(self.market.address) == self.owed()
+__all__ = [
+    "BUDGET",
+    "BURN_ADDRESS",
+    "EVERYBODY",
+    "FUNDS",
+    "NOBODY",
+    "RECEIPT",
+    "RIVAL",
+    "SOLVER",
+    "SPEC",
+    "STAKE",
+    "STRANGER",
+    "SUBMITTER",
+    "VERIFIERS",
+    "WHISTLEBLOWER",
+    "Task",
+    "World",
+    "at",
+    "fresh_world",
+    "nonce",
+    "raw",
+    "role",
+    "salt",
+]
 
 
 @dataclass
@@ -224,17 +92,31 @@ class Task:
         return TaskState.from_abi(self.world.market.view("getTask", self.id))
 
     @property
-    def runs(self) -> list[Run]:
+    def all_runs(self) -> list[Run]:
+        """The runs of all rounds of the progress window."""
         return [Run(*values) for values in self.world.market.view("getRuns", self.id)]
 
     @property
+    def runs(self) -> list[Run]:
+        """The runs of the current round."""
+        return self.all_runs[self.state.first_run :]
+
+    @property
     def seats(self) -> list[Seat]:
+        """The seats of all rounds of the progress window."""
         found = self.world.market.view("getSeats", self.id)
-        return [Seat(verifier, SeatState(state)) for verifier, state, _ in found]
+        return [Seat(verifier, SeatState(state), round_) for verifier, state, round_ in found]
 
     @property
     def drawn(self) -> list[bytes]:
-        return [raw(seat.verifier) for seat in self.seats]
+        """The verifiers of the current round."""
+        current = self.state.round
+        return [raw(seat.verifier) for seat in self.seats if seat.round == current]
+
+    def seat(self, verifier: bytes) -> int:
+        """Number of a verifier's seat; NO_SEAT if it has none."""
+        places = [raw(seat.verifier) for seat in self.seats]
+        return places.index(verifier) if verifier in places else NO_SEAT
 
     @property
     def segments_drawn(self) -> set[int]:
@@ -263,8 +145,27 @@ class Task:
         root, proof = changes.get("root", tree.root), changes.get("proof", proof)
         return self.call("append", size, root, proof, sender=changes.get("sender", SOLVER))
 
+    def seal_bid(self, bidder: bytes, price: int) -> Done:
+        digest = self.world.market.view("bidDigest", self.id, bidder, price, nonce(bidder))
+        return self.call("bid", digest, sender=bidder)
+
+    def reveal_bid(self, bidder: bytes, price: int) -> Done:
+        return self.call("revealBid", price, nonce(bidder), sender=bidder)
+
+    def auction(self, *bids: tuple[bytes, int]) -> Task:
+        """Seals and reveals these bids, and assigns the task."""
+        for bidder, price in bids:
+            self.seal_bid(bidder, price)
+        self.world.wait_beyond(self.state.deadline)
+        for bidder, price in bids:
+            self.reveal_bid(bidder, price)
+        self.world.wait_beyond(self.state.deadline + self.spec.bid_window)
+        self.call("assign")
+        return self
+
     def opening(self, index: int) -> tuple[bytes, bytes, list[bytes]]:
-        proof = self.log(self.spec.segments + 1).inclusion_proof(index)
+        """Opening of a leaf of the log as it stands."""
+        proof = self.log(self.state.log_size).inclusion_proof(index)
         return salt(index), self.claimed[index], proof
 
     def starts(self) -> list[Any]:
@@ -282,7 +183,7 @@ class Task:
         return self.call("openStarts", self.starts(), sender=SOLVER)
 
     def open_ends(self) -> Done:
-        last = self.opening(self.spec.segments)
+        last = self.opening(self.state.log_size - 1)
         return self.call("openEnds", self.ends(), last, sender=SOLVER)
 
     def digests(self) -> list[bytes]:
@@ -291,27 +192,59 @@ class Task:
     def seal(self, verifier: bytes, digests: list[bytes] | None = None) -> Done:
         roots = self.digests() if digests is None else digests
         digest = self.world.market.view("sealOf", self.id, verifier, nonce(verifier), roots)
-        return self.plain("seal", digest, sender=verifier)
+        return self.plain("seal", self.seat(verifier), digest, sender=verifier)
 
     def reveal(
         self, verifier: bytes, digests: list[bytes] | None = None, receipt: bytes = RECEIPT
     ) -> Done:
         roots = self.digests() if digests is None else digests
-        return self.plain("reveal", nonce(verifier), roots, receipt, sender=verifier)
+        seat = self.seat(verifier)
+        return self.call("reveal", seat, nonce(verifier), roots, receipt, sender=verifier)
 
-    def challenge(self, challenger: bytes, run: int = 0) -> int:
-        done = self.call("challenge", run, sender=challenger)
+    def target(
+        self, first: int, count: int = 1, own_seat: int = NO_SEAT, attestor: int = NO_SEAT
+    ) -> tuple[Any, ...]:
+        """What is disputed, with its openings."""
+        openings = self.opening(first), self.opening(first + count)
+        return first, count, own_seat, attestor, *openings
+
+    def seal_challenge(
+        self, challenger: bytes, first: int, count: int = 1, attestor: int = NO_SEAT
+    ) -> Done:
+        parts = (self.id, challenger, first, count, attestor, nonce(challenger))
+        digest = self.world.market.view("challengeDigest", *parts)
+        return self.call("sealChallenge", digest, sender=challenger)
+
+    def tell_challenge(
+        self, challenger: bytes, first: int, count: int = 1, attestor: int = NO_SEAT
+    ) -> int:
+        """Challenges what was sealed; the number of the dispute."""
+        target = self.target(first, count, attestor=attestor)
+        done = self.call("challenge", target, nonce(challenger), sender=challenger)
+        return int(done.event("DisputeOpened")["disputeId"])
+
+    def whistle(
+        self, challenger: bytes, first: int = 0, count: int = 1, attestor: int = NO_SEAT
+    ) -> int:
+        """Somebody who was not drawn disputes any segments; the number of the dispute."""
+        self.seal_challenge(challenger, first, count, attestor)
+        self.world.wait()
+        return self.tell_challenge(challenger, first, count, attestor)
+
+    def challenge(self, verifier: bytes, run: int = 0) -> int:
+        """A drawn verifier whose digest differed disputes a run; the number of the dispute."""
+        found = self.runs[run]
+        target = self.target(found.first, found.count, self.seat(verifier))
+        done = self.call("challenge", target, bytes(32), sender=verifier)
         return int(done.event("DisputeOpened")["disputeId"])
 
     # Everybody honest.
 
-    def _train(self) -> None:
-        self.world.wait_beyond(self.state.deadline)
-        self.call("assign")
+    def _bid(self) -> None:
+        self.auction((SOLVER, BUDGET * 8 // 10))
 
     def _commit(self) -> None:
-        self.append(4)
-        self.append(self.spec.segments + 1)
+        self.append(self.spec.complete(self.state.settled))
 
     def _seal_all(self) -> None:
         for verifier in self.drawn:
@@ -321,16 +254,15 @@ class Task:
     def _reveal_all(self) -> None:
         for verifier in self.drawn:
             self.reveal(verifier)
-        self.call("openWindow")
 
     def _settle(self) -> None:
         self.world.wait_beyond(self.state.deadline)
         self.call("settle")
 
     def reach(self, status: Status) -> Task:
-        """Plays on, everybody honest, until the task has this status; BIDDING has one bid."""
+        """Plays on, everybody honest, until the task has this status; there is one bid."""
         steps = {
-            Status.BIDDING: Task._train,
+            Status.BIDDING: Task._bid,
             Status.TRAINING: Task._commit,
             Status.COMMITTED: Task.draw,
             Status.STARTING: Task.open_starts,
@@ -338,8 +270,6 @@ class Task:
             Status.REVEALING: Task._reveal_all,
             Status.WINDOW: Task._settle,
         }
-        if self.state.status == Status.BIDDING and raw(self.state.solver) == NOBODY:
-            self.call("bid", BUDGET * 8 // 10, sender=SOLVER)
         while self.state.status != status:
             steps[self.state.status](self)
         return self
@@ -384,7 +314,7 @@ def fresh_world() -> World:
     """The world in which everybody has money and six verifiers have two slots each."""
     world, mark = _base()
     world.evm.back(mark)
-    world.people = list(EVERYBODY)
+    world.people, world.tasks = list(EVERYBODY), []
     return world
 
 
@@ -395,4 +325,5 @@ def at(status: Status, **changes: Any) -> Task:
     task.world.evm.back(mark)
     task = copy.copy(task)
     task.claimed, task.truth, task.gas = list(task.claimed), list(task.truth), dict(task.gas)
+    task.world.tasks = [task]
     return task

@@ -8,17 +8,6 @@ import {Status, Task, TaskSpec} from "./MarketTypes.sol";
 /// @notice A bid's score is its price and what the bidder's risk of being late costs the submitter; the
 /// lowest score wins, and is paid what would have made it second. So the best bid is the true one.
 abstract contract Auction is MarketBase {
-    error AlreadyBid(uint256 id, address sender);
-    error PriceAboveBudget(uint256 id, uint256 price, uint256 budget);
-
-    event BidSealed(uint256 indexed id, address indexed solver);
-    event BidForfeited(uint256 indexed id, address indexed solver);
-
-    /// @notice What a bidder seals: its price bound to chain, contract, task and sender.
-    function bidDigest(uint256 id, address bidder, uint256 price, bytes32 nonce) public view returns (bytes32) {
-        return keccak256(abi.encode("bid", block.chainid, address(this), id, bidder, price, nonce));
-    }
-
     /// @notice Seals a bid, and locks a bond until it is revealed. A bid certifies that the bidder holds and
     /// has checked program, state and data.
     function bid(uint256 id, TaskSpec calldata spec, bytes32 digest) external {

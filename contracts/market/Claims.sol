@@ -20,26 +20,6 @@ abstract contract Claims is MarketBase, IArbiter {
         Opening end;
     }
 
-    error NotGame(address sender);
-    error UnknownDispute(uint256 disputeId);
-    error UnknownRun(uint256 id, uint256 first, uint256 count);
-    error TooManyDisputes(uint256 id);
-    error AlreadyChallenged(uint256 id, address sender);
-    error NotAttestor(uint256 id, uint256 seat);
-
-    event ChallengeSealed(uint256 indexed id, address indexed challenger, uint256 bond);
-    event ChallengeDropped(uint256 indexed id, address indexed challenger);
-    event DisputeOpened(
-        uint256 indexed id,
-        uint256 indexed disputeId,
-        address indexed challenger,
-        address defendant,
-        uint32 first,
-        uint32 count,
-        Context context
-    );
-    event DisputeEnded(uint256 indexed id, uint256 indexed disputeId, bool convicted);
-
     uint256 internal constant CHALLENGER_SHARE = 40; // per cent of a convicted party's stake
     uint256 internal constant MAX_OPEN = 32;
     /// @notice The bond of a challenger that was not drawn doubles with every so many open disputes,
@@ -47,20 +27,6 @@ abstract contract Claims is MarketBase, IArbiter {
     uint256 internal constant BOND_DOUBLES = 4;
     /// @dev Added to the rank of who was not drawn.
     uint64 internal constant AFTER_DRAWN = 1 << 63;
-
-    /// @notice What a challenger seals: its target bound to chain, contract, task and sender.
-    function challengeDigest(
-        uint256 id,
-        address challenger,
-        uint32 first,
-        uint32 count,
-        uint8 attestor,
-        bytes32 nonce
-    ) public view returns (bytes32) {
-        return keccak256(
-            abi.encode("challenge", block.chainid, address(this), id, challenger, first, count, attestor, nonce)
-        );
-    }
 
     /// @notice Locks the bond of a challenge whose target is told in a later block, and takes its place in
     /// the order of rewards.

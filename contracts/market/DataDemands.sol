@@ -12,24 +12,6 @@ import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTyp
 /// is priced, since it costs the solver gas; it prolongs the phase it is made in, since the asker waits
 /// for it; and it says nothing about the rest of the state.
 abstract contract DataDemands is Claims {
-    error TooManyDemands(uint256 id);
-    error UnknownDemand(uint256 demandId);
-    error NothingToDemand(uint256 id, uint256 leaf, uint256 tensor, uint256 chunk);
-
-    event Demanded(
-        uint256 indexed id,
-        uint256 indexed demandId,
-        address indexed asker,
-        uint32 leaf,
-        uint32 tensor,
-        uint32 chunk,
-        uint256 deadline
-    );
-    event Answered(
-        uint256 indexed id, uint256 indexed demandId, bytes32 salt, bytes32 stateRoot, bytes32 tensorRoot, bytes chunk
-    );
-    event Unanswered(uint256 indexed id, uint256 indexed demandId);
-
     /// @notice In each phase of the audit, and in the challenge window.
     uint256 internal constant MAX_DEMANDS = 8;
     /// @notice A demand costs the bond of a challenge divided by this.

@@ -4,6 +4,7 @@ pragma solidity 0.8.30;
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {IERC20} from "../interfaces/IERC20.sol";
 import {Merkle} from "../lib/Merkle.sol";
+import {MarketEvents} from "./MarketEvents.sol";
 import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTypes.sol";
 import {Vault} from "./Vault.sol";
 import {VerifierPool} from "./VerifierPool.sol";
@@ -11,7 +12,7 @@ import {VerifierPool} from "./VerifierPool.sol";
 /// @title What all parts of the market share: its storage, its checks, and the ends of tasks
 /// @notice `Market`, `Remedies` and `Registry` inherit this, and nothing else declares storage, so that
 /// the latter two can run on the market's storage.
-abstract contract MarketBase is VerifierPool {
+abstract contract MarketBase is VerifierPool, MarketEvents {
     /// @dev The leading bid of an auction.
     struct Lead {
         uint112 score;
@@ -63,30 +64,6 @@ abstract contract MarketBase is VerifierPool {
         uint96 price;
     }
 
-    error WrongSpec(uint256 id, bytes32 expected, bytes32 given);
-    error WrongStatus(uint256 id, Status status);
-    error TooEarly(uint256 id, uint256 deadline);
-    error TooLate(uint256 id, uint256 deadline);
-    error StillOpen(uint256 id, uint256 count);
-    error BadProof(uint256 id, bytes32 what);
-    error NotSolver(uint256 id, address sender);
-    error NotSubmitter(uint256 id, address sender);
-    error SubmitterMayNotBid(uint256 id);
-    error RecentlySlashed(address solver, uint256 until);
-    error EmptySeal();
-    error WrongSeal(uint256 id, address sender);
-    error NotDrawn(uint256 id, address sender);
-    error NotAttested(uint256 id);
-    error NotAuctioned(uint256 id, address solver);
-
-    event Assigned(uint256 indexed id, address indexed solver, uint256 price, uint256 deadline);
-    event BidRevealed(uint256 indexed id, address indexed solver, uint256 price, uint256 score);
-    event LogCompleted(uint256 indexed id, bytes32 root, uint256 drawBlock);
-    event WindowOpened(uint256 indexed id, uint256 deadline);
-    event SolverSlashed(uint256 indexed id, address indexed solver, uint256 amount, bytes32 reason);
-    event VerifierSlashed(uint256 indexed id, address indexed verifier, uint256 amount);
-    event TaskEnded(uint256 indexed id, Status status, bytes32 reason);
-
     /// @notice Attestations without which nothing settles.
     uint256 internal constant QUORUM = 2;
     /// @notice Draws of one audit: the first, and what follows missed and failed ones.
@@ -121,6 +98,27 @@ abstract contract MarketBase is VerifierPool {
 
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) Vault(token) VerifierPool(verifierStake) {
         GAME = game;
+    }
+
+    // Digests ----------------------------------------------------------------------------------------
+
+    /// @notice What a bidder seals: its price bound to chain, contract, task and sender.
+    function bidDigest(uint256 id, address bidder, uint256 price, bytes32 nonce) public view returns (bytes32) {
+        return keccak256(abi.encode("bid", block.chainid, address(this), id, bidder, price, nonce));
+    }
+
+    /// @notice What a challenger seals: its target bound to chain, contract, task and sender.
+    function challengeDigest(
+        uint256 id,
+        address challenger,
+        uint32 first,
+        uint32 count,
+        uint8 attestor,
+        bytes32 nonce
+    ) public view returns (bytes32) {
+        return keccak256(
+            abi.encode("challenge", block.chainid, address(this), id, challenger, first, count, attestor, nonce)
+        );
     }
 
     // Terms ------------------------------------------------------------------------------------------

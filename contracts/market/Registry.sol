@@ -11,15 +11,6 @@ import {VerifierRegistry} from "./VerifierRegistry.sol";
 /// @title Who may be drawn, who may be entered, and the short ways through the bidding
 /// @notice A third piece of the market's code, like `Remedies`.
 contract Registry is VerifierRegistry, Auction {
-    error NoAsk(address solver);
-    error AlreadyLeads(uint256 id, address solver);
-    error MayNotDecline(uint256 id);
-
-    event AskSet(address indexed solver, uint256 price, uint256 capacity, uint256 memoryMiB);
-    event AskEntered(uint256 indexed id, address indexed solver);
-    event TaskCancelled(uint256 indexed id);
-    event Declined(uint256 indexed id, address indexed solver, uint256 deadline);
-
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
     /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most

@@ -14,10 +14,6 @@ import {Runs} from "./Runs.sol";
 /// @notice A second piece of the market's code, which does not fit into one contract: `Market` runs it
 /// on its own storage. An honest task never comes here. Called directly it acts on empty storage.
 contract Remedies is DataDemands, Runs {
-    error AlreadyAttested(uint256 id);
-    error NoDefault(uint256 id);
-    error NoFault(uint256 id, uint256 node);
-
     uint256 internal constant COMPENSATION_SHARE = 20; // per cent of the stake, to the submitter
 
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
