@@ -83,7 +83,7 @@ contract Market is Audit, IArbiter {
             task.settled = uint32(done);
             (task.seats, task.runs, task.firstRun) = (0, 0, 0);
             (task.retries, task.second) = (0, false);
-            _startTraining(id, task, spec.trainWindow);
+            _startTraining(id, task, block.timestamp + spec.trainWindow);
         }
     }
 

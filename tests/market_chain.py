@@ -67,7 +67,7 @@ def _entries(name: str) -> dict[str, tuple[dict[str, Any], bytes]]:
 
 
 class Done(NamedTuple):
-    """What a transaction did; `gas` is as on a real chain, before refunds."""
+    """What a transaction did; `gas` is what its sender pays for on a real chain."""
 
     gas: int
     events: list[Event]
@@ -93,10 +93,13 @@ class Chain(Evm):
     """An EVM that keeps the logs of its last message and can go back in time."""
 
     logs: tuple[tuple[bytes, tuple[int, ...], bytes], ...] = ()
+    refund: int = 0  # of the last message, for storage that it cleared
 
     def _apply(self, message: Message, *, keep: bool, warm: Sequence[bytes]) -> ComputationAPI:
         computation = super()._apply(message, keep=keep, warm=warm)
-        self.logs = tuple(computation.get_log_entries()) if keep else self.logs
+        if keep:
+            self.logs = tuple(computation.get_log_entries())
+            self.refund = computation.get_gas_refund()
         return computation
 
     def storage(self, address: bytes, slot: int) -> int:
@@ -138,7 +141,9 @@ class Deployed:
         zeros = data.count(0)
         tokens = zeros + 4 * (len(data) - zeros)
         events = [self.event(log) for log in self.evm.logs if bytes(log[0]) == self.address]
-        total = 21_000 + max(4 * tokens + used, 10 * tokens)
+        spent = 21_000 + 4 * tokens + used
+        spent -= min(self.evm.refund, spent // 5)  # EIP-3529
+        total = max(spent, 21_000 + 10 * tokens)
         return Done(total, events, self._result(function, output))
 
     def view(self, function: str, *args: Any) -> Any:

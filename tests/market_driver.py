@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,10 +175,16 @@ class Task:
     def ends(self) -> list[Any]:
         return [self.opening(run.first + run.count) for run in self.runs]
 
-    def draw(self) -> Done:
+    def draw(self, openings: Sequence[Any] = (), sender: bytes = STRANGER) -> Done:
         """Waits for the block after the draw's, and draws."""
         self.world.wait(blocks=2)
-        return self.call("draw")
+        return self.call("draw", list(openings), sender=sender)
+
+    def draw_and_open(self) -> Done:
+        """The solver draws and opens the starts in one transaction."""
+        self.world.wait(blocks=2)
+        runs = self.world.market.view("draw", self.id, self.spec.as_abi(), [])
+        return self.call("draw", [self.opening(run[0]) for run in runs], sender=SOLVER)
 
     def open_starts(self) -> Done:
         return self.call("openStarts", self.starts(), sender=SOLVER)

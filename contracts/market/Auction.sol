@@ -50,13 +50,15 @@ abstract contract Auction is MarketBase {
         emit BidForfeited(id, bidder);
     }
 
-    /// @notice Ends the bidding: the leading bidder trains, or the task expires without one.
+    /// @notice Ends the bidding, unless the solver's first commitment does: the leading bidder trains, or the task expires without one.
     function assign(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
-        _requireOver(id, uint256(task.deadline) + spec.bidWindow);
-        delete _leads[id];
-        if (task.solver == address(0)) _expire(id, task, spec, "no bid");
-        else _startTraining(id, task, spec.trainWindow);
+        if (task.solver != address(0)) {
+            _assign(id, task, spec);
+        } else {
+            _requireOver(id, uint256(task.deadline) + spec.bidWindow);
+            _expire(id, task, spec, "no bid");
+        }
     }
 
     /// @dev INVARIANT: whoever leads has its stake locked, and is paid at least what it asked for.
@@ -74,10 +76,10 @@ abstract contract Auction is MarketBase {
         uint256 risk = uint256(spec.lateCost) * (record.defaulted + 1)
             / (uint256(record.settled) + record.defaulted + 2);
         uint256 score = price + risk;
-        Lead memory lead = _leads[id];
+        uint256 lead = uint256(task.logRoot);
         address best = task.solver;
-        if (best == address(0) || score < lead.score) {
-            uint256 second = best == address(0) ? spec.budget : lead.score - risk;
+        if (best == address(0) || score < lead >> 128) {
+            uint256 second = best == address(0) ? spec.budget : (lead >> 128) - risk;
             if (best != address(0)) {
                 _credit(best, spec.solverStake, "outbid");
                 if (task.byAsk) ++recordOf[best].capacity;
@@ -86,9 +88,9 @@ abstract contract Auction is MarketBase {
             task.solver = solver;
             task.price = uint96(second < spec.budget ? second : spec.budget);
             if (task.byAsk != byAsk) task.byAsk = byAsk;
-            _leads[id] = Lead(uint112(score), uint112(risk));
+            task.logRoot = bytes32(score << 128 | risk);
         } else {
-            uint256 second = score - lead.risk;
+            uint256 second = score - uint128(lead);
             if (second < task.price) task.price = uint96(second);
         }
         emit BidRevealed(id, solver, price, score);

@@ -33,7 +33,13 @@ abstract contract Audit is TaskBook {
     /// longer on chain, the draw moves to a later block with one segment more; drawing in time is
     /// the solver's duty, so this neither extends the deadline nor happens without end. A second audit
     /// is drawn only with the chance that the terms give it, and for certain if its hash was missed.
-    function draw(uint256 id, TaskSpec calldata spec) external {
+    /// @param openings None; or, from the solver, what `openStarts` takes: a call of this function shows
+    /// what will be drawn, once the block is known.
+    /// @return runs drawn, none if the draw moved on or the audit ended
+    function draw(uint256 id, TaskSpec calldata spec, Opening[] calldata openings)
+        external
+        returns (Run[] memory runs)
+    {
         Task storage task = _taskIn(id, spec, Status.Committed);
         uint256 drawBlock = task.drawBlock;
         if (block.number <= drawBlock) revert DrawNotReady(id, drawBlock);
@@ -43,40 +49,37 @@ abstract contract Audit is TaskBook {
             ++task.retries;
             _awaitDraw(id, task, 0);
             task.deadline = deadline;
-            return;
+            return runs;
         }
         uint256 random =
             uint256(keccak256(abi.encode(blockhash(drawBlock), block.chainid, address(this), id, task.logRoot)));
         bool second = task.second;
         if (second && task.retries == 0 && uint8(random) >= spec.secondAudit) {
             _skipSecond(id, task, spec);
-            return;
+            return runs;
         }
         // Those who have sealed stay, and replacements are drawn for the same runs.
         uint256 sealedSeats = _countSeats(id, task, SeatState.Sealed);
-        Run[] memory runs = sealedSeats == 0 ? _drawRuns(id, task, spec, random) : _currentRuns(id, task);
+        runs = sealedSeats == 0 ? _drawRuns(id, task, spec, random) : _currentRuns(id, task);
         uint256 firstSeat = task.seats;
         address[] memory drawn = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
         if (runs.length == 0 || drawn.length == 0) {
             if (second) _skipSecond(id, task, spec);
             else _expire(id, task, spec, "nobody to draw");
-            return;
+            return new Run[](0);
         }
         task.status = sealedSeats == 0 ? Status.Starting : Status.Sealing;
         task.demands = 0;
         task.deadline = uint40(block.timestamp) + spec.auditWindow;
         emit Drawn(id, task.round, firstSeat, drawn, runs, task.deadline);
+        if (sealedSeats == 0 && openings.length != 0) _openStarts(id, task, spec, openings);
     }
 
     /// @notice The solver opens the checkpoint before each run.
     function openStarts(uint256 id, TaskSpec calldata spec, Opening[] calldata openings) external {
         Task storage task = _taskIn(id, spec, Status.Starting);
-        if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
         _requireEarly(id, task.deadline);
-        bytes32[] memory roots = _openRuns(id, task, openings, false);
-        task.status = Status.Sealing;
-        task.deadline = uint40(block.timestamp) + spec.auditWindow;
-        emit StartsOpened(id, task.round, roots, task.deadline);
+        _openStarts(id, task, spec, openings);
     }
 
     /// @notice What a verifier seals: its digests bound to chain, contract, task, round and sender.
@@ -162,6 +165,14 @@ abstract contract Audit is TaskBook {
         Task storage task = _taskIn(id, spec, Status.Revealing);
         _requireOver(id, task.deadline);
         _endRound(id, task, spec);
+    }
+
+    function _openStarts(uint256 id, Task storage task, TaskSpec calldata spec, Opening[] calldata openings) private {
+        if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
+        bytes32[] memory roots = _openRuns(id, task, openings, false);
+        task.status = Status.Sealing;
+        task.deadline = uint40(block.timestamp) + spec.auditWindow;
+        emit StartsOpened(id, task.round, roots, task.deadline);
     }
 
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether

@@ -13,12 +13,6 @@ import {VerifierPool} from "./VerifierPool.sol";
 /// @notice `Market`, `Remedies` and `Registry` inherit this, and nothing else declares storage, so that
 /// the latter two can run on the market's storage.
 abstract contract MarketBase is VerifierPool, MarketEvents {
-    /// @dev The leading bid of an auction.
-    struct Lead {
-        uint112 score;
-        uint112 risk; // the part of the score that is not the price
-    }
-
     /// @notice What is known of a solver, and its standing ask.
     struct Record {
         uint32 settled; // tasks
@@ -82,7 +76,6 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     uint256 public taskCount;
     mapping(uint256 id => Task task) internal _tasks;
     mapping(uint256 id => mapping(address bidder => bytes32 digest)) public sealedBids;
-    mapping(uint256 id => Lead lead) internal _leads;
     mapping(address solver => Record record) public recordOf;
     mapping(uint256 id => Run[128] runs) internal _runs;
     mapping(uint256 id => mapping(uint256 seat => Seat)) internal _seats;
@@ -188,9 +181,16 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         }
     }
 
-    function _startTraining(uint256 id, Task storage task, uint32 trainWindow) internal {
+    /// @dev The leading bidder trains. Its time runs from the end of the bidding, whoever says so when.
+    function _assign(uint256 id, Task storage task, TaskSpec calldata spec) internal {
+        uint256 end = uint256(task.deadline) + spec.bidWindow;
+        _requireOver(id, end);
+        _startTraining(id, task, end + spec.trainWindow);
+    }
+
+    function _startTraining(uint256 id, Task storage task, uint256 deadline) internal {
         task.status = Status.Training;
-        task.deadline = uint40(block.timestamp) + trainWindow;
+        task.deadline = uint40(deadline);
         emit Assigned(id, task.solver, task.price, task.deadline);
     }
 

@@ -105,6 +105,6 @@ struct Task {
     uint96 forfeited; // lost bonds kept for the solver until the task ends
     uint32 settled; // segments audited and paid
     bool byAsk; // the solver was entered by its standing ask
-    bytes32 logRoot;
+    bytes32 logRoot; // in the bidding: score of the leading bid, and below it 128 bits of its risk
     bytes32 endsHash; // keccak256 of the end roots opened last
 }

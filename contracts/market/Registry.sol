@@ -61,7 +61,7 @@ contract Registry is VerifierRegistry, Auction {
         _checkEligible(msg.sender);
         _lock(msg.sender, spec.solverStake);
         (task.solver, task.price) = (msg.sender, spec.budget);
-        _startTraining(id, task, spec.trainWindow);
+        _startTraining(id, task, block.timestamp + spec.trainWindow);
     }
 
     /// @notice The submitter takes back a task before any bid was revealed; sealed ones get their bonds back.

@@ -24,13 +24,14 @@ abstract contract Runs is MarketBase {
         if (k > MAX_SAMPLES) k = MAX_SAMPLES;
         if (k > n) k = n;
         (uint256[] memory drawn, uint256 count) = _drawnBefore(id, task, k);
+        bool first = task.retries == 0 && !task.second; // nothing was opened yet
         while (count < k) {
             uint256 pick;
             bool isFree = false;
             // Fewer than 128 segments can be taken, so walking on from the last try finds a free one.
             for (uint256 i = 0; i < 192 && !isFree; ++i) {
                 pick = i < 64 ? uint256(keccak256(abi.encode(random, count, i))) % n : (pick + 1) % n;
-                isFree = !_opened[id][low + pick];
+                isFree = first || !_opened[id][low + pick];
                 for (uint256 j = 0; j < count; ++j) {
                     if (drawn[j] == low + pick) isFree = false;
                 }

@@ -38,8 +38,10 @@ abstract contract TaskBook is Runs {
     function append(uint256 id, TaskSpec calldata spec, uint32 size, bytes32 root, bytes32[] calldata proof)
         external
     {
-        Task storage task = _taskIn(id, spec, Status.Training);
+        Task storage task = _taskOf(id, spec);
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
+        if (task.status == Status.Bidding) _assign(id, task, spec);
+        if (task.status != Status.Training) revert WrongStatus(id, task.status);
         _requireEarly(id, task.deadline);
         uint256 complete = uint256(task.settled) + spec.windowSegments;
         uint256 segments = segmentCount(spec);
