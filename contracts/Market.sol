@@ -211,7 +211,7 @@ contract Market is Audit, IArbiter {
     }
 
     /// @notice See `Registry`.
-    function setAsk(uint88, uint32, uint32) external {
+    function setAsk(uint64, uint16, uint24, uint48) external {
         _run(REGISTRY);
     }
 

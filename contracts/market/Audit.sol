@@ -62,8 +62,9 @@ abstract contract Audit is TaskBook {
         uint256 sealedSeats = _countSeats(id, task, SeatState.Sealed);
         runs = sealedSeats == 0 ? _drawRuns(id, task, spec, random) : _currentRuns(id, task);
         uint256 firstSeat = task.seats;
-        address[] memory drawn = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
-        if (runs.length == 0 || drawn.length == 0) {
+        address[] memory drawn;
+        if (runs.length != 0) drawn = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
+        if (drawn.length == 0) {
             if (second) _skipSecond(id, task, spec);
             else _expire(id, task, spec, "nobody to draw");
             return new Run[](0);
@@ -178,7 +179,8 @@ abstract contract Audit is TaskBook {
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether
     /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        bool agreed = !_isLacking(id, task) && _countSeats(id, task, SeatState.Mismatched) == 0;
+        bool agreed = !_isLacking(id, task) && _countSeats(id, task, SeatState.Mismatched) == 0
+            && _countSeats(id, task, SeatState.Disputing) == 0;
         if (spec.secondAudit != 0 && !task.second && agreed) {
             _slashIdle(id, task, true);
             _markOpened(id, task, true);

@@ -31,7 +31,8 @@ abstract contract Claims is MarketBase, IArbiter {
     /// @notice Locks the bond of a challenge whose target is told in a later block, and takes its place in
     /// the order of rewards.
     function sealChallenge(uint256 id, TaskSpec calldata spec, bytes32 digest) external {
-        Task storage task = _challengeable(id, spec);
+        Task storage task = _taskOf(id, spec);
+        _requireChallengeable(id, task);
         if (digest == 0) revert EmptySeal();
         if (sealedChallenges[id][msg.sender].digest != 0) revert AlreadyChallenged(id, msg.sender);
         uint256 open = task.open;
@@ -41,7 +42,7 @@ abstract contract Claims is MarketBase, IArbiter {
         ++task.open;
         // What was locked is money that exists, so it fits.
         sealedChallenges[id][msg.sender] =
-            SealedChallenge(digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number));
+            SealedChallenge(digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number), uint40(block.timestamp));
         emit ChallengeSealed(id, msg.sender, bond);
     }
 
@@ -51,9 +52,9 @@ abstract contract Claims is MarketBase, IArbiter {
         external
         returns (uint256 disputeId)
     {
-        Task storage task = _challengeable(id, spec);
+        Task storage task = _taskOf(id, spec);
         (uint96 bond, uint64 rank) = target.ownSeat == NO_SEAT
-            ? _unsealChallenge(id, target, nonce)
+            ? _unsealChallenge(id, task, spec, target, nonce)
             : _usePriority(id, task, target.ownSeat, spec.bond);
         address defendant =
             target.attestor == NO_SEAT ? task.solver : _attestor(id, task, target);
@@ -69,17 +70,14 @@ abstract contract Claims is MarketBase, IArbiter {
     /// task has made needless: then it goes back.
     function dropChallenge(uint256 id, TaskSpec calldata spec, address challenger) external {
         Task storage task = _taskOf(id, spec);
-        uint256 bond = sealedChallenges[id][challenger].bond;
-        if (bond == 0) revert WrongSeal(id, challenger);
+        SealedChallenge memory kept = sealedChallenges[id][challenger];
+        if (kept.digest == 0) revert WrongSeal(id, challenger);
         bool needless = task.status >= Status.Convicted;
-        if (!needless) {
-            if (task.status != Status.Window) revert WrongStatus(id, task.status);
-            _requireOver(id, task.deadline);
-        }
+        if (!needless) _requireOver(id, uint256(kept.sealedAt) + spec.auditWindow);
         delete sealedChallenges[id][challenger];
         --task.open;
-        if (needless) _credit(challenger, bond, "bond");
-        else _burn(bond, "bond");
+        if (needless) _credit(challenger, kept.bond, "bond");
+        else _burn(kept.bond, "bond");
         emit ChallengeDropped(id, challenger);
     }
 
@@ -97,7 +95,7 @@ abstract contract Claims is MarketBase, IArbiter {
             _credit(dispute.challenger, dispute.bond, "bond");
             // INVARIANT: convicting the solver never slashes who attested, and the reverse.
             if (dispute.seat == NO_SEAT) _claim(id, task, dispute);
-            else _convictAttestor(id, dispute);
+            else if (task.status <= Status.Convicted) _convictAttestor(id, dispute);
         } else if (task.status >= Status.Convicted) {
             _credit(dispute.challenger, dispute.bond, "bond");
         } else {
@@ -110,8 +108,7 @@ abstract contract Claims is MarketBase, IArbiter {
         }
     }
 
-    function _challengeable(uint256 id, TaskSpec calldata spec) private view returns (Task storage task) {
-        task = _taskOf(id, spec);
+    function _requireChallengeable(uint256 id, Task storage task) private view {
         if (task.status != Status.Revealing && task.status != Status.Window) revert WrongStatus(id, task.status);
         _requireEarly(id, task.deadline);
     }
@@ -129,6 +126,7 @@ abstract contract Claims is MarketBase, IArbiter {
 
     function _convictAttestor(uint256 id, Dispute memory dispute) private {
         Seat storage seat = _seats[id][dispute.seat];
+        // An earlier conviction has slashed it already.
         if (seat.state != SeatState.Attested) return;
         seat.state = SeatState.Slashed;
         uint256 reward = VERIFIER_STAKE * CHALLENGER_SHARE / 100;
@@ -141,6 +139,7 @@ abstract contract Claims is MarketBase, IArbiter {
         private
         returns (uint96, uint64)
     {
+        _requireChallengeable(id, task);
         Seat storage seat = _seatOf(id, task, ownSeat);
         if (seat.state != SeatState.Mismatched) revert AlreadyChallenged(id, msg.sender);
         seat.state = SeatState.Disputing;
@@ -149,14 +148,22 @@ abstract contract Claims is MarketBase, IArbiter {
         return (bond, ++_ranks);
     }
 
-    function _unsealChallenge(uint256 id, Target calldata target, bytes32 nonce)
-        private
-        returns (uint96 bond, uint64 rank)
-    {
+    /// @dev Who was not drawn challenges single segments, or the run that an attestor answers for. One audit
+    /// window after the seal is time enough; a second audit may have begun meanwhile.
+    function _unsealChallenge(
+        uint256 id,
+        Task storage task,
+        TaskSpec calldata spec,
+        Target calldata target,
+        bytes32 nonce
+    ) private returns (uint96 bond, uint64 rank) {
+        if (task.status >= Status.Convicted) revert WrongStatus(id, task.status);
+        if (target.attestor == NO_SEAT && target.count != 1) revert UnknownRun(id, target.first, target.count);
         SealedChallenge memory kept = sealedChallenges[id][msg.sender];
         bytes32 digest = challengeDigest(id, msg.sender, target.first, target.count, target.attestor, nonce);
         // INVARIANT: what is seen in a block cannot be sealed and told in the same block.
         if (digest != kept.digest || block.number <= kept.sealedBlock) revert WrongSeal(id, msg.sender);
+        _requireEarly(id, uint256(kept.sealedAt) + spec.auditWindow);
         delete sealedChallenges[id][msg.sender];
         return (kept.bond, kept.rank);
     }

@@ -14,7 +14,7 @@ import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTyp
 abstract contract DataDemands is Claims {
     /// @notice In each phase of the audit, and in the challenge window.
     uint256 internal constant MAX_DEMANDS = 8;
-    /// @notice A demand costs the bond of a challenge divided by this.
+    /// @notice A demand costs the bond of a challenge divided by this, rounded up.
     uint256 internal constant DEMAND_SHARE = 8;
     uint256 internal constant CHUNK_BYTES = 1024;
 
@@ -42,7 +42,7 @@ abstract contract DataDemands is Claims {
         if (leaf >= task.logSize || uint256(chunk) * CHUNK_BYTES >= 4 * numel) {
             revert NothingToDemand(id, leaf, tensor, chunk);
         }
-        uint96 price = uint96(spec.bond / DEMAND_SHARE);
+        uint96 price = uint96((spec.bond + DEMAND_SHARE - 1) / DEMAND_SHARE);
         _lock(msg.sender, price);
         ++task.open;
         ++task.demands;

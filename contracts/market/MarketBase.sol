@@ -18,9 +18,10 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         uint32 settled; // tasks
         uint32 defaulted; // tasks
         uint40 slashedAt; // time of the last conviction or default
-        uint32 capacity; // tasks that the ask may still win
-        uint32 memoryMiB; // no task that needs more
-        uint88 askPrice; // for each unit of work
+        uint16 capacity; // tasks that the ask may still win
+        uint24 memoryMiB; // no task that needs more
+        uint64 askPrice; // for each unit of work
+        uint48 maxStake; // no task that locks more; in units of 10**9
     }
 
     /// @dev A dispute whose verdict has not come yet; deleted by it.
@@ -38,6 +39,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         uint96 bond;
         uint64 rank;
         uint40 sealedBlock;
+        uint40 sealedAt; // time of that block
     }
 
     /// @dev Who gets the reward for a conviction, once nothing is open that could change it.

@@ -74,7 +74,7 @@ abstract contract MarketEvents {
         uint256 indexed id, uint256 indexed demandId, bytes32 salt, bytes32 stateRoot, bytes32 tensorRoot, bytes chunk
     );
     event Unanswered(uint256 indexed id, uint256 indexed demandId);
-    event AskSet(address indexed solver, uint256 price, uint256 capacity, uint256 memoryMiB);
+    event AskSet(address indexed solver, uint256 price, uint256 capacity, uint256 memoryMiB, uint256 maxStake);
     event AskEntered(uint256 indexed id, address indexed solver);
     event TaskCancelled(uint256 indexed id);
     event Declined(uint256 indexed id, address indexed solver, uint256 deadline);

@@ -13,12 +13,16 @@ import {VerifierRegistry} from "./VerifierRegistry.sol";
 contract Registry is VerifierRegistry, Auction {
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
+    /// @notice Part of its stake that declining costs a solver, at most: its terms are not the solver's choice.
+    uint256 internal constant DECLINE_SHARE = 16;
+
     /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most
-    /// `memoryMiB`. The stake of each is locked from the free balance when it is entered.
-    function setAsk(uint88 price, uint32 capacity, uint32 memoryMiB) external {
+    /// `memoryMiB` and lock at most `maxStake` times 10**9, from the free balance when they are entered.
+    function setAsk(uint64 price, uint16 capacity, uint24 memoryMiB, uint48 maxStake) external {
         Record storage record = recordOf[msg.sender];
-        (record.askPrice, record.capacity, record.memoryMiB) = (price, capacity, memoryMiB);
-        emit AskSet(msg.sender, price, capacity, memoryMiB);
+        (record.askPrice, record.capacity, record.memoryMiB, record.maxStake) =
+            (price, capacity, memoryMiB, maxStake);
+        emit AskSet(msg.sender, price, capacity, memoryMiB, maxStake);
     }
 
     /// @notice Enters a solver's standing ask in an auction, at any time of the bidding. Anybody may.
@@ -30,21 +34,25 @@ contract Registry is VerifierRegistry, Auction {
         if (solver == spec.submitter) revert SubmitterMayNotBid(id);
         if (solver == task.solver) revert AlreadyLeads(id, solver);
         Record storage record = recordOf[solver];
-        if (record.capacity == 0 || record.memoryMiB < spec.memoryMiB) revert NoAsk(solver);
+        if (
+            record.capacity == 0 || record.memoryMiB < spec.memoryMiB
+                || uint256(record.maxStake) * 10 ** 9 < spec.solverStake
+        ) revert NoAsk(solver);
         _rankBid(id, task, spec, solver, uint256(record.askPrice) * spec.work, true);
         if (task.solver == solver) --record.capacity;
         emit AskEntered(id, solver);
     }
 
     /// @notice A solver that its ask won a task for refuses it before its first commitment: it has had no
-    /// chance to check program and data before. Costs a bond and the ask; the bidding begins again.
+    /// chance to check program and data before. Costs a bond, or a part of the stake if that is less, and the ask; the bidding begins again.
     function decline(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Training);
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
         if (!task.byAsk || task.logSize != 0) revert MayNotDecline(id);
         _requireEarly(id, task.deadline);
         recordOf[msg.sender].capacity = 0;
-        uint256 bond = spec.bond < spec.solverStake ? spec.bond : spec.solverStake;
+        uint256 bond = spec.solverStake / DECLINE_SHARE;
+        if (spec.bond < bond) bond = spec.bond;
         _burn(bond, "declined");
         _credit(msg.sender, spec.solverStake - bond, "stake");
         (task.solver, task.price, task.byAsk) = (address(0), 0, false);
