@@ -95,7 +95,7 @@ contract Market is Audit, IArbiter {
     /// @notice The runs drawn in the current progress window, the latest round's last.
     function getRuns(uint256 id) external view returns (Run[] memory runs) {
         runs = new Run[](_tasks[id].runs);
-        for (uint256 i = 0; i < runs.length; ++i) runs[i] = _runs[id][i];
+        for (uint256 i = 0; i < runs.length; ++i) runs[i] = _runAt(id, i);
     }
 
     /// @notice The verifiers drawn in the current progress window, the latest round's last.

@@ -176,7 +176,7 @@ abstract contract Claims is MarketBase, IArbiter {
         }
         uint256 runs = task.runs;
         for (uint256 i = 0; i < runs; ++i) {
-            Run memory run = _runs[id][i];
+            Run memory run = _runAt(id, i);
             if (run.first == target.first && run.count == target.count && run.round == seat.round) {
                 return seat.verifier;
             }

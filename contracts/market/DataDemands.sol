@@ -115,7 +115,7 @@ abstract contract DataDemands is Claims {
             if (seat.state == SeatState.Drawn) {
                 (uint256 first, uint256 end) = (task.firstRun, task.runs);
                 for (uint256 i = first; i < end; ++i) {
-                    if (_runs[id][i].first == leaf) return;
+                    if (_runAt(id, i).first == leaf) return;
                 }
             }
         } else if (seat.state == SeatState.Sealed && leaf + 1 == task.logSize) {

@@ -79,7 +79,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     mapping(uint256 id => Task task) internal _tasks;
     mapping(uint256 id => mapping(address bidder => bytes32 digest)) public sealedBids;
     mapping(address solver => Record record) public recordOf;
-    mapping(uint256 id => Run[128] runs) internal _runs;
+    /// @dev Packed, four in a slot: see `_runAt`.
+    mapping(uint256 id => uint64[128] runs) internal _runs;
     mapping(uint256 id => mapping(uint256 seat => Seat)) internal _seats;
     mapping(uint256 id => mapping(uint256 seat => bytes32 digest)) internal _seals;
     /// @dev Segments whose end was opened in an earlier round can never be audited as sealed again.
@@ -211,6 +212,11 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         task.demands = 0;
         task.deadline = uint40(block.timestamp) + challengeWindow;
         emit WindowOpened(id, task.deadline);
+    }
+
+    function _runAt(uint256 id, uint256 index) internal view returns (Run memory) {
+        uint64 packed = _runs[id][index];
+        return Run(uint32(packed), uint8(packed >> 32), uint8(packed >> 40));
     }
 
     /// @dev Seats of the current round in a state.

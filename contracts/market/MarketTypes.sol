@@ -54,7 +54,7 @@ enum Status {
 /// @notice A maximal run of adjacent drawn segments, replayed as a whole.
 struct Run {
     uint32 first; // first segment
-    uint32 count; // segments in it
+    uint8 count; // segments in it
     uint8 round; // of the audit that drew it
 }
 

@@ -11,7 +11,7 @@ abstract contract Runs is MarketBase {
     function _currentRuns(uint256 id, Task storage task) internal view returns (Run[] memory runs) {
         (uint256 first, uint256 end) = (task.firstRun, task.runs);
         runs = new Run[](end - first);
-        for (uint256 i = first; i < end; ++i) runs[i - first] = _runs[id][i];
+        for (uint256 i = first; i < end; ++i) runs[i - first] = _runAt(id, i);
     }
 
     /// @dev Draws on, up to as many segments as this round has. None if nothing is left to draw.
@@ -53,7 +53,7 @@ abstract contract Runs is MarketBase {
         drawn = new uint256[](k);
         (uint256 first, uint256 end) = (task.firstRun, task.runs);
         for (uint256 i = first; i < end; ++i) {
-            Run memory run = _runs[id][i];
+            Run memory run = _runAt(id, i);
             for (uint256 j = 0; j < run.count; ++j) drawn[count++] = run.first + j;
         }
     }
@@ -68,7 +68,7 @@ abstract contract Runs is MarketBase {
         for (uint256 i = 0; i < count;) {
             uint256 length = 1;
             while (i + length < count && drawn[i + length] == drawn[i] + length) ++length;
-            _runs[id][end++] = Run(uint32(drawn[i]), uint32(length), round);
+            _runs[id][end++] = uint64(drawn[i] | length << 32 | uint256(round) << 40);
             i += length;
         }
         task.runs = uint8(end);

@@ -49,6 +49,14 @@ abstract contract VerifierPool is Vault {
         else _credit(verifier, VERIFIER_STAKE, "slots");
     }
 
+    /// @dev The list never shrinks, so a place below a former length exists: no need to read its length.
+    function _verifierAt(uint256 place) private view returns (address candidate) {
+        assembly ("memory-safe") {
+            mstore(0, verifiers.slot)
+            candidate := sload(add(keccak256(0, 32), place))
+        }
+    }
+
     /// @dev Draws a seat among the first `pool` places: up to 64 random tries, then the next eligible
     /// one in list order, at most 64 further. Returns address(0) if none was found. Nobody in `taken`
     /// is eligible. The drawn verifier's slot is taken.
@@ -60,7 +68,7 @@ abstract contract VerifierPool is Vault {
         uint256 place;
         for (uint256 i = 0; i < 128; ++i) {
             place = i < 64 ? uint256(keccak256(abi.encode(random, i))) % pool : (place + 1) % pool;
-            address candidate = verifiers[place];
+            address candidate = _verifierAt(place);
             Verifier storage record = verifierOf[candidate];
             if (record.slots == 0 || record.joinedBlock >= beforeBlock) continue;
             // From that time on it may remove itself, which must change no draw either.
