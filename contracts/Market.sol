@@ -80,7 +80,7 @@ contract Market is Audit, IArbiter {
             emit TaskEnded(id, Status.Settled, "settled");
         } else {
             task.paid = uint96(paid);
-            task.settled = uint32(done);
+            task.settled = uint24(done);
             (task.seats, task.runs, task.firstRun) = (0, 0, 0);
             (task.retries, task.second) = (0, false);
             _startTraining(id, task, block.timestamp + spec.trainWindow);

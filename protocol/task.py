@@ -197,11 +197,11 @@ class TaskState:
     committed_block: int
     pool: int
     log_size: int
+    settled: int
     solver: str
     price: int
     paid: int
     forfeited: int
-    settled: int
     by_ask: bool
     log_root: bytes
     ends_hash: bytes

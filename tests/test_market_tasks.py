@@ -12,8 +12,8 @@ from eth_utils.crypto import keccak
 
 from protocol.commitments import checkpoint_leaf_hash
 from protocol.merkle import Tree, node_hash
-from protocol.task import Status, TaskSpec
-from tests.evm import ETHER
+from protocol.task import NO_SEAT, Status, TaskSpec
+from tests.evm import ETHER, EvmReverted
 from tests.market_driver import (
     BUDGET,
     FUNDS,
@@ -31,10 +31,13 @@ from tests.market_driver import (
     salt,
 )
 
-SPEC_TYPE = "(" + "bytes32," * 5 + "uint32," * 4 + "uint64,uint32,uint8,uint8,"
-SPEC_TYPE += "uint128," * 3 + "uint32," * 4 + "uint32)"
-FEES = SPEC.committee * SPEC.verifier_fee
+FIELDS = ["bytes32"] * 5 + ["uint32"] * 4 + ["uint64", "uint32", "uint32", "uint64", "uint32"]
+FIELDS += ["uint8"] * 3 + ["address"] * 2 + ["uint96"] * 5 + ["uint32"] * 5
+SPEC_TYPE = f"({','.join(FIELDS)})"
+FEES = 3 * SPEC.committee * SPEC.verifier_fee  # of three rounds, should two of them fail
 UINT32, UINT96 = 2**32 - 1, 2**96 - 1
+LONGEST = 28 * 86_400  # of a window
+NO_OPENING = (bytes(32), bytes(32), [])
 
 
 @pytest.fixture
@@ -57,72 +60,126 @@ def test_posting_escrows_the_budget_and_publishes_the_terms(world: World) -> Non
     value = BUDGET + FEES
     done = world.send("post", SPEC.as_abi(), "store", sender=SUBMITTER, value=value)
     event = done.event("TaskPosted")
-    assert (event["id"], event["budget"], event["artifacts"]) == (1, BUDGET, "store")
+    assert (event["id"], raw(event["submitter"]), event["artifacts"]) == (1, SUBMITTER, "store")
     assert event["spec"] == SPEC.as_abi()
+    assert world.market.view("escrowOf", SPEC.as_abi()) == SPEC.escrow == value
     state = Task(world, 1, SPEC).state
     assert state.spec_hash == keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
-    assert (state.price, state.escrow, state.stake) == (BUDGET, value, SPEC.solver_stake)
     assert (state.status, state.deadline) == (Status.BIDDING, world.evm.timestamp + SPEC.bid_window)
     assert raw(state.solver) == NOBODY
     assert world.evm.balance(SUBMITTER) == in_hand - value
+    world.tasks.append(Task(world, 1, SPEC))
     world.assert_solvent()
+
+
+@pytest.mark.parametrize(
+    ("window_segments", "second_audit", "audits"), [(8, 0, 1), (8, 1, 2), (3, 0, 3), (3, 255, 6)]
+)
+def test_the_escrow_pays_the_verifiers_of_every_round_that_may_come(
+    world: World, window_segments: int, second_audit: int, audits: int
+) -> None:
+    spec = replace(SPEC, window_segments=window_segments, second_audit=second_audit, committee=4)
+    expected = BUDGET + audits * 3 * 4 * SPEC.verifier_fee
+    assert world.market.view("escrowOf", spec.as_abi()) == spec.escrow == expected
+
+
+@pytest.mark.parametrize("sent", [0, 1, SPEC.escrow - 1, SPEC.escrow, SPEC.escrow + 7])
+def test_posting_takes_what_is_not_sent_from_the_free_balance(world: World, sent: int) -> None:
+    world.send("post", SPEC.as_abi(), "", sender=SUBMITTER, value=sent)
+    assert world.free(SUBMITTER) == FUNDS + sent - SPEC.escrow
+    world.tasks.append(Task(world, 1, SPEC))
+    world.assert_solvent()
+
+
+def test_posting_without_the_money_is_refused(world: World) -> None:
+    world.send("withdraw", sender=SUBMITTER)
+    with world.refuses("InsufficientBalance", SUBMITTER, SPEC.escrow, SPEC.escrow - 1):
+        world.send("post", SPEC.as_abi(), "", sender=SUBMITTER, value=SPEC.escrow - 1)
 
 
 @pytest.mark.parametrize(
     ("field", "changes"),
     [
+        ("submitter", {"submitter": "0x" + STRANGER.hex()}),
+        ("solver", {"solver": "0x" + SUBMITTER.hex()}),
         ("steps", {"steps": 0}),
         ("steps", {"steps": UINT32}),
         ("steps", {"steps": 2**64 - 1}),
         ("segmentSteps", {"segment_steps": 0}),
         ("segmentSteps", {"segment_steps": SPEC.steps + 1}),
+        ("windowSegments", {"window_segments": 0}),
+        ("windowSegments", {"window_segments": 9}),
+        ("windowSegments", {"window_segments": 1, "steps": 33 * 5}),
+        ("windowSegments", {"window_segments": 2, "steps": 64 * 5 + 1}),
         ("nNodes", {"n_state": 0}),
         ("nNodes", {"n_nodes": SPEC.n_state}),
         ("roots", {"program_root": bytes(32)}),
         ("roots", {"initial_root": bytes(32)}),
         ("committee", {"committee": 0}),
+        ("committee", {"committee": 1}),
         ("committee", {"committee": 5}),
         ("samples", {"samples": 0}),
-        ("samples", {"samples": 17, "segment_steps": 1}),
+        ("samples", {"samples": 17, "segment_steps": 1, "window_segments": 38}),
         ("samples", {"samples": 9}),
+        ("budget", {"budget": 0}),
+        ("budget", {"budget": UINT96 - FEES + 1}),
         ("stakes", {"solver_stake": 0}),
         ("stakes", {"bond": 0}),
-        ("stakes", {"solver_stake": UINT96 + 1}),
-        ("stakes", {"bond": UINT96 + 1}),
-        ("verifierFee", {"verifier_fee": UINT96 + 1}),
         ("windows", {"bid_window": 0}),
         ("windows", {"train_window": 0}),
         ("windows", {"audit_window": 0}),
         ("windows", {"challenge_window": 0}),
         ("windows", {"dispute_clock": 0}),
-        ("windows", {"dispute_clock": 90 * 86_400 + 1}),
+        ("windows", {"bid_window": LONGEST + 1}),
+        ("windows", {"train_window": LONGEST + 1}),
+        ("windows", {"audit_window": LONGEST + 1}),
+        ("windows", {"challenge_window": LONGEST + 1}),
+        ("windows", {"dispute_clock": LONGEST + 1}),
         ("windows", {"bid_window": UINT32}),
     ],
 )
 def test_posting_terms_that_make_no_sense_is_refused(
     world: World, field: str, changes: dict[str, Any]
 ) -> None:
+    world.evm.set_balance(SUBMITTER, 2**100)
     spec = replace(SPEC, **changes)
     with world.refuses("InvalidSpec", field):
-        world.send("post", spec.as_abi(), "", sender=SUBMITTER, value=BUDGET + FEES)
+        world.send("post", spec.as_abi(), "", sender=SUBMITTER, value=2**98)
 
 
-@pytest.mark.parametrize("value", [0, FEES - 1, FEES, UINT96 + 1])
-def test_posting_a_budget_that_pays_nobody_or_overflows_is_refused(
-    world: World, value: int
-) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 32 * 5, "window_segments": 1},
+        {"steps": 64 * 5, "window_segments": 2},
+        {"committee": 4, "samples": 16, "segment_steps": 1, "window_segments": 38},
+        {"samples": 8},
+        {"segment_steps": SPEC.steps, "window_segments": 1, "samples": 1},
+        {"n_nodes": SPEC.n_state + 1},
+        {"budget": UINT96 - FEES},
+        {"verifier_fee": 0, "budget": UINT96, "solver_stake": UINT96, "bond": UINT96},
+        {"bid_window": LONGEST, "train_window": LONGEST, "audit_window": LONGEST},
+        {"challenge_window": LONGEST, "dispute_clock": LONGEST},
+        {"bid_window": 1, "train_window": 1, "audit_window": 1, "challenge_window": 1},
+    ],
+)
+def test_terms_at_the_limits_are_accepted(world: World, changes: dict[str, Any]) -> None:
     world.evm.set_balance(SUBMITTER, 2**100)
-    with world.refuses("InvalidSpec", "budget"):
-        world.send("post", SPEC.as_abi(), "", sender=SUBMITTER, value=value)
+    task = world.post(**changes)
+    assert task.state.status == Status.BIDDING
+    world.assert_solvent()
 
 
 def test_the_longest_schedule_that_is_accepted_can_be_completed(world: World) -> None:
-    spec = replace(SPEC, steps=UINT32 - 1, segment_steps=1)
+    spec = replace(SPEC, steps=UINT32 - 1, segment_steps=1, window_segments=UINT32 - 1)
     terms = spec.as_abi()
-    world.send("post", terms, "", sender=SUBMITTER, value=BUDGET + FEES)
-    world.send("bid", 1, terms, 1, sender=SOLVER)
+    world.send("post", terms, "", sender=SUBMITTER, value=spec.escrow)
+    price, nonce = 7, bytes(32)
+    digest = world.market.view("bidDigest", 1, SOLVER, price, nonce)
+    world.send("bid", 1, terms, digest, sender=SOLVER)
     world.wait(spec.bid_window + 1)
-    world.send("assign", 1, terms, sender=STRANGER)
+    world.send("revealBid", 1, terms, price, nonce, sender=SOLVER)
+    world.wait(spec.bid_window + 1)
     # A log of 2^32 - 1 leaves in which all but leaf 0 are unknown siblings on its path.
     root, siblings = checkpoint_leaf_hash(bytes(32), spec.initial_root), []
     for level in range(32):
@@ -131,158 +188,106 @@ def test_the_longest_schedule_that_is_accepted_can_be_completed(world: World) ->
     done = world.send("append", 1, terms, UINT32, root, siblings, sender=SOLVER)
     assert done.event("LogCompleted")["root"] == root
     world.wait(blocks=2)
-    world.send("draw", 1, terms, sender=STRANGER)
-    firsts = [run[0] for run in world.market.view("getRuns", 1)]
-    assert all(first < UINT32 - 1 for first in firsts)
+    world.send("draw", 1, terms, [], sender=STRANGER)
+    runs = world.market.view("getRuns", 1)
+    assert sum(run[1] for run in runs) == SPEC.samples
+    assert all(run[0] + run[1] < UINT32 for run in runs)
 
 
 def test_cancelling_returns_the_escrow(world: World) -> None:
     task = world.post()
     free = world.free(SUBMITTER)
-    done = task.plain("cancel", sender=SUBMITTER)
+    world.wait_until(task.state.deadline)
+    done = task.call("cancel", sender=SUBMITTER)
+    assert done.event("TaskCancelled")["id"] == task.id
     assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"cancelled"
     assert task.state.status == Status.EXPIRED
     assert world.free(SUBMITTER) == free + BUDGET + FEES
     with world.refuses("WrongStatus", task.id, Status.EXPIRED):
-        task.plain("cancel", sender=SUBMITTER)
+        task.call("cancel", sender=SUBMITTER)
     world.assert_solvent()
 
 
-def test_cancelling_is_for_the_submitter_before_any_bid(world: World) -> None:
-    task = world.post()
-    with world.refuses("NotSubmitter", task.id, STRANGER):
-        task.plain("cancel", sender=STRANGER)
-    task.call("bid", BUDGET, sender=SOLVER)
-    with world.refuses("WrongStatus", task.id, Status.BIDDING):
-        task.plain("cancel", sender=SUBMITTER)
-
-
-# Bidding.
-
-
-def test_the_first_bid_may_ask_for_the_whole_budget_and_locks_the_stake(world: World) -> None:
-    task = world.post()
-    event = task.call("bid", BUDGET, sender=SOLVER).event("Bid")
-    assert (event["price"], raw(event["solver"])) == (BUDGET, SOLVER)
-    assert world.free(SOLVER) == FUNDS - SPEC.solver_stake
-    assert (raw(task.state.solver), task.state.price) == (SOLVER, BUDGET)
-    world.assert_solvent()
-
-
-def test_a_lower_bid_takes_over_and_frees_the_other_stake(world: World) -> None:
-    task = world.post()
-    task.call("bid", BUDGET, sender=SOLVER)
-    task.call("bid", BUDGET - 1, sender=RIVAL)
-    assert (raw(task.state.solver), task.state.price) == (RIVAL, BUDGET - 1)
-    assert world.free(SOLVER) == FUNDS
-    assert world.free(RIVAL) == FUNDS - SPEC.solver_stake
-    world.assert_solvent()
-
-
-def test_the_best_bidder_may_lower_its_own_bid_with_one_stake(world: World) -> None:
-    task = world.post(solver_stake=FUNDS)
-    task.call("bid", 5, sender=SOLVER)
-    assert world.free(SOLVER) == 0
-    task.call("bid", 0, sender=SOLVER)
-    assert (world.free(SOLVER), task.state.price) == (0, 0)
-    world.assert_solvent()
-
-
-def test_a_bid_that_is_not_below_the_best_is_refused(world: World) -> None:
-    task = world.post()
-    with world.refuses("PriceNotBelow", task.id, BUDGET + 1, BUDGET):
-        task.call("bid", BUDGET + 1, sender=SOLVER)
-    with world.refuses("PriceNotBelow", task.id, 2**96 + 5, BUDGET):  # a cast would make it 5
-        task.call("bid", 2**96 + 5, sender=SOLVER)
-    task.call("bid", 100, sender=SOLVER)
-    with world.refuses("PriceNotBelow", task.id, 100, 100):
-        task.call("bid", 100, sender=RIVAL)
-
-
-def test_a_bid_without_the_stake_is_refused(world: World) -> None:
-    task = world.post(solver_stake=FUNDS + 1)
-    with world.refuses("InsufficientBalance", SOLVER, FUNDS + 1, FUNDS):
-        task.call("bid", 1, sender=SOLVER)
-
-
-def test_the_submitter_cannot_bid(world: World) -> None:
-    task = world.post()
-    with world.refuses("SubmitterMayNotBid", task.id):
-        task.call("bid", 1, sender=SUBMITTER)
-
-
-def test_bids_count_until_the_last_second_and_no_longer(world: World) -> None:
+def test_cancelling_is_for_the_submitter_before_bids_may_be_revealed(world: World) -> None:
     task = world.post()
     deadline = task.state.deadline
-    world.wait_until(deadline)
-    task.call("bid", 5, sender=SOLVER)
-    with world.refuses("TooEarly", task.id, deadline):
-        task.call("assign")
+    with world.refuses("NotSubmitter", task.id, STRANGER):
+        task.call("cancel", sender=STRANGER)
     world.wait_beyond(deadline)
     with world.refuses("TooLate", task.id, deadline):
-        task.call("bid", 4, sender=RIVAL)
+        task.call("cancel", sender=SUBMITTER)
 
 
-def test_assigning_starts_the_training_once() -> None:
-    task = at(Status.TRAINING)
-    assert task.state.deadline == task.world.evm.timestamp + SPEC.train_window
-    for function, arguments in (("assign", []), ("bid", [1])):
-        with task.world.refuses("WrongStatus", task.id, Status.TRAINING):
-            task.call(function, *arguments)
-    task.world.assert_solvent()
-
-
-def test_a_task_without_bids_expires_and_refunds(world: World) -> None:
+def test_a_submitter_cannot_cancel_when_an_ask_leads_already(world: World) -> None:
     task = world.post()
-    world.wait_beyond(task.state.deadline)
-    free = world.free(SUBMITTER)
-    task.call("assign")
-    assert task.state.status == Status.EXPIRED
-    assert world.free(SUBMITTER) == free + BUDGET + FEES
-    world.assert_solvent()
+    world.send("setAsk", 1, 1, SPEC.memory_mib, 2**48 - 1, sender=SOLVER)
+    task.call("enterAsk", SOLVER)
+    with world.refuses("WrongStatus", task.id, Status.BIDDING):
+        task.call("cancel", sender=SUBMITTER)
 
 
-def test_every_entry_point_refuses_other_terms_than_the_posted_ones() -> None:
-    bidding, training = {"bid": [1], "assign": []}, {"append": [1, bytes(32), []]}
-    sealing = {"redraw": [], "openEnds": [[], (bytes(32), bytes(32), [])]}
-    window = {"settle": [], "redraw": [], "challenge": [0]}
-    for status, functions in {
-        Status.BIDDING: bidding,
-        Status.TRAINING: {**training, "defaulted": []},
-        Status.COMMITTED: {"draw": []},
-        Status.STARTING: {"openStarts": [[]], "defaulted": []},
-        Status.SEALING: sealing,
-        Status.REVEALING: {"openWindow": [], "challenge": [0]},
-        Status.WINDOW: window,
-    }.items():
-        task = at(status)
-        spec, expected, given = wrong(task)
-        for function, arguments in functions.items():
-            with task.world.refuses("WrongSpec", task.id, expected, given):
-                task.world.send(function, task.id, spec.as_abi(), *arguments, sender=SOLVER)
+# Terms.
 
 
-def test_terms_with_dirty_bits_above_a_field_are_refused(world: World) -> None:
-    task = world.post()
-    data = bytearray(world.market.calldata("bid", task.id, SPEC.as_abi(), 1))
-    data[4 + 32 + 11 * 32] = 0xFF  # above the uint8 committee
-    before = world.picture()
-    with pytest.raises(Exception, match="Revert"):
-        world.evm.call(world.market.address, bytes(data), sender=SOLVER)
-    assert world.picture() == before
+WITH_TERMS: dict[str, list[Any]] = {
+    "bid": [bytes(32)],
+    "revealBid": [1, bytes(32)],
+    "forfeitBid": [SOLVER],
+    "assign": [],
+    "accept": [],
+    "cancel": [],
+    "decline": [],
+    "enterAsk": [SOLVER],
+    "append": [1, bytes(32), []],
+    "draw": [[]],
+    "openStarts": [[]],
+    "openEnds": [[], NO_OPENING],
+    "reveal": [0, bytes(32), [], bytes(32)],
+    "openWindow": [],
+    "settle": [],
+    "sealChallenge": [bytes(32)],
+    "challenge": [(0, 1, 0, NO_SEAT, NO_OPENING, NO_OPENING), bytes(32)],
+    "dropChallenge": [SOLVER],
+    "demand": [0, 0, 0, 0, b"", []],
+    "redraw": [],
+    "defaulted": [],
+    "punish": [],
+    "voidProgram": [0, b"", []],
+}
 
 
-@pytest.mark.parametrize("function", ["bid", "assign", "append", "draw", "settle", "defaulted"])
-def test_a_task_that_was_never_posted_has_no_entry_point(world: World, function: str) -> None:
-    arguments: dict[str, list[Any]] = {"bid": [1], "append": [1, bytes(32), []]}
-    zero = bytes(32)
-    spec_hash = keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
-    expected = ("WrongStatus", 99, 0)
-    if function == "defaulted":
-        expected = ("WrongSpec", 99, zero, spec_hash)  # type: ignore[assignment]
-    with world.refuses(*expected):
-        call = [99, SPEC.as_abi(), *arguments.get(function, [])]
-        world.send(function, *call, sender=SOLVER)
+@pytest.mark.parametrize("status", range(Status.BIDDING, Status.CONVICTED))
+def test_every_entry_point_refuses_other_terms_than_the_posted_ones(status: Status) -> None:
+    task = at(Status(status))
+    spec, expected, given = wrong(task)
+    for function, arguments in WITH_TERMS.items():
+        with task.world.refuses("WrongSpec", task.id, expected, given):
+            task.world.send(function, task.id, spec.as_abi(), *arguments, sender=SOLVER)
+
+
+def test_a_task_that_was_never_posted_has_no_entry_point(world: World) -> None:
+    given = keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
+    for function, arguments in WITH_TERMS.items():
+        with world.refuses("WrongSpec", 99, bytes(32), given):
+            world.send(function, 99, SPEC.as_abi(), *arguments, sender=SOLVER)
+
+
+@pytest.mark.parametrize("field", [i for i, kind in enumerate(FIELDS) if kind != "bytes32"])
+def test_terms_with_dirty_bits_above_a_field_are_refused(field: int) -> None:
+    task = at(Status.BIDDING)
+    world = task.world
+    for function, start, arguments in (
+        ("post", 4, [SPEC.as_abi(), "store"]),
+        ("bid", 36, [task.id, SPEC.as_abi(), b"\x01" * 32]),
+    ):
+        data = bytearray(world.market.calldata(function, *arguments))
+        data[start + 32 * field] = 0xFF
+        before = world.picture()
+        with pytest.raises(EvmReverted):
+            world.evm.call(world.market.address, bytes(data), sender=SUBMITTER, value=SPEC.escrow)
+        with pytest.raises(EvmReverted):
+            world.evm.call(world.market.address, bytes(data), sender=SUBMITTER)
+        assert world.picture() == before
 
 
 # The checkpoint log.

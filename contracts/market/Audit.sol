@@ -179,9 +179,9 @@ abstract contract Audit is TaskBook {
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether
     /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        bool agreed = !_isLacking(id, task) && _countSeats(id, task, SeatState.Mismatched) == 0
-            && _countSeats(id, task, SeatState.Disputing) == 0;
-        if (spec.secondAudit != 0 && !task.second && agreed) {
+        bool second = spec.secondAudit != 0 && !task.second && !_isLacking(id, task)
+            && _countSeats(id, task, SeatState.Mismatched) == 0 && _countSeats(id, task, SeatState.Disputing) == 0;
+        if (second) {
             _slashIdle(id, task, true);
             _markOpened(id, task, true);
             task.second = true;

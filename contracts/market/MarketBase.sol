@@ -203,7 +203,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     function _awaitDraw(uint256 id, Task storage task, uint32 auditWindow) internal {
         task.status = Status.Committed;
         task.deadline = uint40(block.timestamp) + auditWindow;
-        task.drawBlock = uint40(block.number + DRAW_DELAY);
+        task.drawBlock = uint32(block.number + DRAW_DELAY);
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
 
@@ -236,8 +236,16 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     /// @dev True if the round's audit counts for nothing: too few attested, or most of the drawn could not
     /// get what they needed.
     function _isLacking(uint256 id, Task storage task) internal view returns (bool) {
-        uint256 attested = _countSeats(id, task, SeatState.Attested);
-        return attested < QUORUM || _countSeats(id, task, SeatState.Unavailable) > attested;
+        (uint256 seats, uint256 round) = (task.seats, task.round);
+        uint256 attested = 0;
+        uint256 unavailable = 0;
+        for (uint256 i = 0; i < seats; ++i) {
+            Seat memory seat = _seats[id][i];
+            if (seat.round != round) continue;
+            if (seat.state == SeatState.Attested) ++attested;
+            else if (seat.state == SeatState.Unavailable) ++unavailable;
+        }
+        return attested < QUORUM || unavailable > attested;
     }
 
     function _closedWindow(uint256 id, TaskSpec calldata spec) internal view returns (Task storage task) {

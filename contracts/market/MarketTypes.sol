@@ -95,15 +95,15 @@ struct Task {
     uint8 runs; // drawn in the current progress window
     uint8 firstRun; // of the current round
     uint40 deadline; // 0: cancelled
-    uint40 drawBlock;
-    uint40 committedBlock; // the log of the progress window was completed in this block
+    uint32 drawBlock;
+    uint32 committedBlock; // the log of the progress window was completed in this block
     uint32 pool; // places of the list of verifiers at that time
-    uint32 logSize;
+    uint24 logSize;
+    uint24 settled; // segments audited and paid
     address solver; // leading bidder, then the one that trains
     uint96 price; // the leading bidder would be paid, or the solver is
     uint96 paid; // of the escrow
     uint96 forfeited; // lost bonds kept for the solver until the task ends
-    uint32 settled; // segments audited and paid
     bool byAsk; // the solver was entered by its standing ask
     bytes32 logRoot; // in the bidding: score of the leading bid, and below it 128 bits of its risk
     bytes32 endsHash; // keccak256 of the end roots opened last

@@ -47,7 +47,7 @@ abstract contract TaskBook is Runs {
         uint256 segments = segmentCount(spec);
         if (complete > segments) complete = segments;
         ++complete;
-        uint32 old = task.logSize;
+        uint256 old = task.logSize;
         // INVARIANT: the log only grows, and never beyond the schedule.
         if (size <= old || size > complete) revert WrongLogSize(id, size, old + 1, complete);
         if (old == 0) {
@@ -56,11 +56,11 @@ abstract contract TaskBook is Runs {
         } else if (!Merkle.verifyConsistency(task.logRoot, old, root, size, proof)) {
             revert BadProof(id, "consistency");
         }
-        task.logSize = size;
+        task.logSize = uint24(size);
         task.logRoot = root;
         emit LogAppended(id, size, root);
         if (size == complete) {
-            task.committedBlock = uint40(block.number);
+            task.committedBlock = uint32(block.number);
             task.pool = uint32(verifiers.length);
             ++task.round;
             _awaitDraw(id, task, spec.auditWindow);
@@ -70,10 +70,11 @@ abstract contract TaskBook is Runs {
     function _checkSpec(TaskSpec calldata spec) private view {
         if (spec.submitter != msg.sender) revert InvalidSpec("submitter");
         if (spec.solver == msg.sender) revert InvalidSpec("solver");
-        // The log's leaves, one more than there are segments, are counted in 32 bits.
-        if (spec.steps == 0 || spec.steps >= type(uint32).max) revert InvalidSpec("steps");
+        if (spec.steps == 0 || spec.steps > type(uint32).max) revert InvalidSpec("steps");
         if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps) revert InvalidSpec("segmentSteps");
         uint256 segments = segmentCount(spec);
+        // The log's leaves, one more than there are segments, are counted in 24 bits.
+        if (segments >= type(uint24).max) revert InvalidSpec("segmentSteps");
         uint256 window = spec.windowSegments;
         if (window == 0 || window > segments || (segments + window - 1) / window > MAX_PROGRESS_WINDOWS) {
             revert InvalidSpec("windowSegments");
