@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bitcourt import local
+from bitcourt.recommend import recommend
 from protocol.errors import BitcourtError, UsageError
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ def show(values: dict[str, Any], as_json: bool) -> None:
 app.command("trace")(local.trace)
 app.command("inspect")(local.inspect)
 app.command("train")(local.train)
+app.command("recommend")(recommend)
 
 
 @app.command()
@@ -146,6 +148,9 @@ def submit(
     segment_steps: Annotated[int | None, typer.Option(min=1, help="Steps per checkpoint.")] = None,
     committee: Annotated[int, typer.Option(min=1, max=4, help="Verifiers drawn.")] = 2,
     samples: Annotated[int, typer.Option(min=1, max=16, help="Segments drawn.")] = 2,
+    solver_stake: Annotated[float, typer.Option(help="Ether that the solver locks.")] = 0.5,
+    verifier_fee: Annotated[float, typer.Option(help="Ether for each verifier drawn.")] = 0.01,
+    bond: Annotated[float, typer.Option(help="Ether that a challenger locks.")] = 0.1,
     bid_window: Annotated[int, typer.Option(min=1, help="Seconds for bids.")] = 600,
     train_window: Annotated[int, typer.Option(min=1, help="Seconds for training.")] = 86_400,
     audit_window: Annotated[int, typer.Option(min=1, help="Seconds for each audit phase.")] = 3_600,
@@ -160,6 +165,9 @@ def submit(
     terms = {
         "committee": committee,
         "samples": samples,
+        "solver_stake": wei(solver_stake),
+        "verifier_fee": wei(verifier_fee),
+        "bond": wei(bond),
         "bid_window": bid_window,
         "train_window": train_window,
         "audit_window": audit_window,

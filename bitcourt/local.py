@@ -70,7 +70,7 @@ def inspect(
     from protocol.resources import label
     from protocol.work import family, flops, work
 
-    program = _program(target)
+    program = program_of(target)
     found = work(program)
     order = sorted(range(len(program.nodes)), key=lambda n: flops(program.nodes[n]), reverse=True)
     largest = [
@@ -164,7 +164,7 @@ def _run(trainer: Any, steps: int, as_json: bool, console: Console) -> None:
         trainer.run(steps, show)
 
 
-def _program(target: Path) -> Program:
+def program_of(target: Path) -> Program:
     """Return the program of a job file, of a program's file, or of a directory with one program."""
     from bitcourt.job import load_job
     from protocol import encoding

@@ -11,6 +11,7 @@ BitcourtError
 │   ├── TransactionReverted carries the contract's custom error, decoded
 │   └── InsufficientFunds
 ├── DisputeError            a move does not fit the state of the game
+├── EconomicsError          no stake or terms can do what is asked
 └── UsageError              a command was called with something it cannot use
 """
 
@@ -63,6 +64,10 @@ class InsufficientFunds(ChainError):
 
 class DisputeError(BitcourtError):
     """A move does not fit the state of the game."""
+
+
+class EconomicsError(BitcourtError):
+    """No stake, bond or terms make cheating a loss under these assumptions."""
 
 
 class UsageError(BitcourtError):

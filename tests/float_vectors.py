@@ -147,6 +147,47 @@ def random_columns(op: Op, count: int, seed: int) -> list[Words]:
     return columns
 
 
+def cancelling_columns(op: Op, count: int, seed: int) -> list[Words]:
+    """Return operands of ADD, SUB or FMA whose last one nearly undoes what the others make.
+
+    It differs from that only below a random bit, so that any number of leading bits cancels, up to
+    all. A tenth of the other operands are zero or subnormal.
+    """
+    generator = np.random.default_rng([seed, int(op), count, 1])
+    columns = []
+    for _ in range(arity(op) - 1):
+        words = generator.integers(0, 1 << 32, size=count, dtype=np.uint32)
+        tiny = words & generator.choice([0, 0x7FFFFF], size=count).astype(np.uint32) | words & SIGN
+        columns.append(np.where(generator.random(count) < 0.1, tiny, words).astype(np.uint32))
+    made = expected(Op.MUL, columns) if op is Op.FMA else columns[0]
+    noise = generator.integers(0, 1 << 32, size=count, dtype=np.uint64)
+    noise >>= generator.integers(9, 34, size=count).astype(np.uint64)
+    flip = np.uint32(0 if op is Op.SUB else SIGN)
+    return [*columns, (made ^ flip ^ noise).astype(np.uint32)]
+
+
+def meeting_columns() -> list[Words]:
+    """Return operands of FMA at each distance at which product and addend can meet, and beyond.
+
+    The place of the addend runs from 80 below to 90 above that of the product (`place` as in
+    `contracts/lib/Float32.sol`): with exact ties, the ends of binades, and both signs.
+    """
+    factors = [(0, 0), (0x7FFFFF, 0x7FFFFF), (1, 0x400000), (3, 0x7FFFFD), (0x2AAAAA, 0x355555)]
+    fractions = [0, 1, 0x400000, 0x7FFFFF]
+    rows = [
+        (x_field << 23 | x, y_field << 23 | y, sign | z_field << 23 | z)
+        for apart in range(-80, 91)
+        for x_field, y_field in ((127, 140), (60, 60), (200, 190))
+        for z_field in (x_field + y_field - 150 + apart,)
+        if 0 <= z_field < 255
+        for x, y in factors
+        for z in fractions
+        for sign in (0, SIGN)
+    ]
+    table = np.array(rows, dtype=np.uint32)
+    return [np.ascontiguousarray(table[:, position]) for position in range(3)]
+
+
 # Oracles ------------------------------------------------------------------------------------------
 
 

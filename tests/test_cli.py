@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ import pytest
 from bitcourt import cli
 from bitcourt.keys import KEY_VARIABLE, PASSWORD_VARIABLE, development_account, load_account
 from bitcourt.rpc_server import RpcServer
-from protocol.chain.client import new_account
+from protocol.chain.client import Chain, new_account
 from protocol.chain.deployment import Deployment, deploy
 from protocol.chain.embedded import embedded_chain
+from protocol.market import Market
 
 COMMANDS = ("demo", "simulate", "chain", "deploy", "submit", "solver", "verifier", "status",
-            "fetch", "withdraw", "account", "account new", "trace", "inspect", "train")  # fmt: skip
+            "fetch", "withdraw", "account", "account new", "trace", "inspect", "train",
+            "recommend")  # fmt: skip
 DEAD_RPC = "http://127.0.0.1:9"
 JOB = """
 import torch
@@ -256,6 +259,52 @@ def test_a_posted_task_is_described(bitcourt, deployed: Node, job: Path, tmp_pat
     assert Path(status["store"]) == tmp_path / "store"
     fetched = bitcourt("fetch", task, "--out", tmp_path / "m", "--rpc", deployed.url)
     one_sentence(fetched, "is Bidding")
+
+
+def test_recommended_terms_can_be_posted_as_printed(bitcourt, deployed: Node, job: Path) -> None:
+    plain, exact = bitcourt("recommend", job), bitcourt("recommend", job, "--json")
+    terms = json.loads(exact.out)
+    assert (plain.code, exact.code) == (0, 0)
+    assert all(reason in plain.out for reason in terms["why"].values())
+    _, *command = shlex.split(plain.out.splitlines()[-1])
+    posted = bitcourt(
+        *command, "--store", "store", "--dev", 0, "--rpc", deployed.url, "--json"
+    )  # fmt: skip
+    chain = Chain.connect(deployed.url)
+    task = json.loads(posted.out)["task"]
+    found = Market(chain, deployed.deployment, new_account()).posted(task)
+    assert found.budget == terms["budget_wei"]
+    assert (found.spec.samples, found.spec.committee) == (terms["samples"], terms["committee"])
+    for name in ("solver_stake", "verifier_fee", "bond"):
+        above = getattr(found.spec, name) - terms[f"{name}_wei"]
+        assert 0 <= above < 10**9, name
+
+
+def test_recommendations_for_a_traced_program(bitcourt, job: Path, tmp_path: Path) -> None:
+    bitcourt("trace", job, "--out", tmp_path / "program.bin")
+    traced = ("recommend", tmp_path / "program.bin", "--window-segments", 1)
+    one_sentence(bitcourt(*traced), "--steps", "--segment-steps")
+    schedule = ("--steps", 2, "--segment-steps", 1)
+    result = bitcourt(*traced, *schedule)
+    assert result.code == 0
+    assert "stake, last window" in result.out
+    of_job = ("recommend", job, "--window-segments", 1)
+    assert bitcourt(*traced, *schedule, "--json").out == bitcourt(*of_job, "--json").out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--colluding", 100), "nobody honest ever looks"),
+        (("--gain", "inf"), "inf is no amount"),
+        (("--budget", 0.001), "nobody honest bids"),
+        (("--samples", 3), "3 drawn segments: the market admits 1 to 2"),
+        (("--committee", 5), "5 seats"),
+        (("--steps", 1, "--segment-steps", 2), "cannot be cut"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_given(bitcourt, job: Path, options, words: str) -> None:
+    one_sentence(bitcourt("recommend", job, *options), words)
 
 
 def test_scenarios_are_listed(bitcourt) -> None:

@@ -40,6 +40,19 @@ def test_random_operands_agree_with_the_definition(harness: Harness, op: Op) -> 
     assert not vectors.mismatch(op, columns, results, in_python(op, columns))
 
 
+@pytest.mark.parametrize("op", [Op.ADD, Op.SUB, Op.FMA], ids=lambda op: op.name)
+def test_cancelling_operands_agree_with_the_definition(harness: Harness, op: Op) -> None:
+    columns = vectors.cancelling_columns(op, 1_000, seed=17)
+    results, _ = harness.batch(op, columns)
+    assert not vectors.mismatch(op, columns, results, in_python(op, columns))
+
+
+def test_terms_at_every_distance_agree_with_the_definition(harness: Harness) -> None:
+    columns = vectors.meeting_columns()
+    results, _ = harness.batch(Op.FMA, columns)
+    assert not vectors.mismatch(Op.FMA, columns, results, in_python(Op.FMA, columns))
+
+
 def test_arity_agrees_for_every_byte(harness: Harness) -> None:
     known = {int(op) for op in Op}
     for byte in range(256):
@@ -72,6 +85,17 @@ def test_gas_of_a_primitive(
     columns = vectors.random_columns(op, 40, seed=13)
     used = [harness.measure(op, *map(int, row))[1] for row in zip(*columns, strict=True)]
     gas_snapshot(f"primitive {op.name}, the dearest of 40", max(used))
+
+
+@pytest.mark.gas
+@pytest.mark.parametrize("op", [Op.ADD, Op.SUB, Op.FMA], ids=lambda op: op.name)
+def test_gas_of_cancelling_operands(
+    harness: Harness, op: Op, gas_snapshot: Callable[[str, int], None]
+) -> None:
+    """What no shortcut helps; zeros, subnormals, NaNs and infinities are among the operands."""
+    columns = vectors.cancelling_columns(op, 40, seed=13)
+    used = [harness.measure(op, *map(int, row))[1] for row in zip(*columns, strict=True)]
+    gas_snapshot(f"primitive {op.name}, the dearest of 40 that cancel", max(used))
 
 
 @pytest.mark.gas

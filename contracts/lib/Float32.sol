@@ -22,23 +22,15 @@ library LibFloat32 {
     uint256 private constant SIGN = 0x80000000;
     uint256 private constant ONE = 0x3f800000;
     uint256 private constant HIDDEN = 0x00800000;
-    uint256 private constant FRACTION = 0x007fffff;
-    /// @dev The magnitude of the largest finite number less HIDDEN.
-    uint256 private constant NORMAL = 0x7effffff;
-    /// @dev Byte n is the number of the highest bit of n.
-    uint256 private constant HIGHEST_BIT = 0x0000010102020202030303030303030304040404040404040404040404040404;
-    /// @dev Nibble n, of 32 nibbles from the lowest, is the same.
-    uint256 private constant NIBBLES = 0x44444444444444443333333322221100;
+    /// @dev The largest finite number.
+    uint256 private constant FINITE = 0x7f7fffff;
+    /// @dev Byte n is the number of the highest bit of n; byte 0 is more than any.
+    uint256 private constant HIGHEST_BIT = 0x4000010102020202030303030303030304040404040404040404040404040404;
 
     /// @dev Extra bits of a quotient: enough to round with a sticky bit.
     uint256 private constant SPARE = 64;
     /// @dev Extra bits of a radicand; its root then has at least 26 bits. Must be even.
     uint256 private constant ROOT_SPARE = 52;
-    /// @dev Two terms whose last places are further apart than this meet as "large and a bit": the small
-    /// one, of 48 bits at most, cannot reach the 24 bits that are kept of the large one. A zero product
-    /// is never the large one (its place is at most 253 - 149); a zero addend may be, but the product is
-    /// then so small that it rounds to zero with or without its true size.
-    int256 private constant FAR = 112;
 
     // Representation ---------------------------------------------------------------------------------
 
@@ -56,8 +48,11 @@ library LibFloat32 {
         return Float32.unwrap(x);
     }
 
-    function _float(uint256 word) private pure returns (Float32) {
-        return Float32.wrap(uint32(word));
+    /// @dev Of a word below 2**32, which a cast would mask again.
+    function _float(uint256 word) private pure returns (Float32 x) {
+        assembly ("memory-safe") {
+            x := word
+        }
     }
 
     function _isNan(uint256 x) private pure returns (bool) {
@@ -83,40 +78,35 @@ library LibFloat32 {
         }
     }
 
-    /// @dev Rounds `significand * 2**(place - 149)` (sections 4.3.1, 7.4, 7.5); zero gives a zero.
+    /// @dev The number of the highest bit of a significand in [1, 2**160): halves the range 160, 80, 40 ... down
+    /// to 5 bits and a table.
+    function _highestBit(uint256 significand) private pure returns (uint256 top) {
+        assembly ("memory-safe") {
+            top := mul(80, lt(0xffffffffffffffffffff, significand))
+            top := add(top, mul(40, lt(0xffffffffff, shr(top, significand))))
+            top := add(top, mul(20, lt(0xfffff, shr(top, significand))))
+            top := add(top, mul(10, lt(0x3ff, shr(top, significand))))
+            top := add(top, mul(5, lt(0x1f, shr(top, significand))))
+            top := add(top, byte(shr(top, significand), HIGHEST_BIT))
+        }
+    }
+
+    /// @dev Rounds `significand * 2**(place - 149)` (sections 4.3.1, 7.4, 7.5).
     ///
     /// The last place that is kept is that of the 24th significant bit but never below place 0: that is
     /// gradual underflow. Adding the significand to the exponent field lets its hidden bit and a carry
     /// of the rounding step into the next binade by themselves; past the largest binade is infinity.
     /// At least one bit is always dropped, so there is no case to tell apart.
     /// @param sign In bit 31, the only one looked at.
-    /// @param significand Below 2**160; if inexact, its lowest bit is sticky and it has 26 bits or more.
-    /// @param place At least -220, so that at most 244 bits are dropped.
-    /// @param guess A bit, 24 or above, that is the highest or up to two below it, unless all from it on are
-    /// zero: then the highest is searched for, always with 160. Operations on normal numbers nearly always know it.
-    function _round(uint256 sign, uint256 significand, int256 place, uint256 guess)
+    /// @param significand Below 2**184; if inexact, its lowest bit is sticky and it has 26 bits or more.
+    /// @param place At least -237, so that no more bits are dropped than a word has.
+    /// @param top The number of the significand's highest bit, 24 or above.
+    function _round(uint256 sign, uint256 significand, int256 place, uint256 top)
         private
         pure
         returns (uint256 result)
     {
         assembly ("memory-safe") {
-            let top := shr(guess, significand)
-            switch top
-            case 0 {
-                // Halve the range 160, 80, 40 ... down to 5 bits and a table.
-                top := mul(80, lt(0xffffffffffffffffffff, significand))
-                top := add(top, mul(40, lt(0xffffffffff, shr(top, significand))))
-                top := add(top, mul(20, lt(0xfffff, shr(top, significand))))
-                top := add(top, mul(10, lt(0x3ff, shr(top, significand))))
-                top := add(top, mul(5, lt(0x1f, shr(top, significand))))
-                // One of few bits gets 24 zero bits after it, which are then dropped.
-                top := add(add(top, byte(shr(top, significand), HIGHEST_BIT)), 24)
-                // Zero counts as one at the lowest place.
-                place := sub(mul(place, gt(significand, 0)), 24)
-                significand := shl(24, significand)
-            }
-            default { top := add(guess, add(gt(top, 1), gt(top, 3))) }
-
             let dropped := sub(top, 23)
             let kept := add(dropped, place) // the last place kept ...
             if slt(kept, 0) {
@@ -155,27 +145,49 @@ library LibFloat32 {
             uint256 bPlace;
             (a, place) = _exact(a);
             (b, bPlace) = _exact(b);
-            return _float(_round(sign, a * b, int256(place + bPlace) - 149, 46));
+            a *= b;
+            place += bPlace - 149;
+            if (a >> 46 != 0) return _float(_round(sign, a, int256(place), 46 + (a >> 47)));
+            if (a == 0) return _float(sign);
+            // An operand is subnormal. 24 more zero bits, so that one is always dropped.
+            return _float(_round(sign, a << 24, int256(place) - 24, _highestBit(a) + 24));
         }
     }
 
     /// @notice x * y + z, rounded once (section 5.4.1). Zero times infinity plus anything is NaN.
-    /// @dev Of normal operands and a normal result, unless nearly all of it cancels, without a search or a
-    /// call; what `_fma` and `_round` say explains it. All else leaves `result` zero, which is none of those.
+    /// @dev A normal result, unless nearly all of it cancels, is found without a search or a call.
+    ///
+    /// The product gets 64 zero bits after its 48, and the addend, not zero, is shifted to the same place. To the
+    /// right it loses bits, for which one sticky bit stands. By more than 127 to the left it is the result: then the
+    /// product is far less than an eighth of its last place. A zero addend can be shifted by any number.
     function fma(Float32 x, Float32 y, Float32 z) internal pure returns (Float32 result) {
+        (uint256 a, uint256 b, uint256 c) = (_word(x) & MAGNITUDE, _word(y) & MAGNITUDE, _word(z) & MAGNITUDE);
+        uint256 special;
         assembly ("memory-safe") {
-            // A field of 0 borrows and one of 255 stays above; what is left of the others is the place.
-            let a := sub(and(x, MAGNITUDE), HIDDEN)
-            let b := sub(and(y, MAGNITUDE), HIDDEN)
-            let c := sub(and(z, MAGNITUDE), HIDDEN)
-            let slow := or(or(gt(a, NORMAL), gt(b, NORMAL)), gt(c, NORMAL))
-            let place := add(shr(23, a), shr(23, b))
-            a := mul(or(and(a, FRACTION), HIDDEN), or(and(b, FRACTION), HIDDEN))
-            // The product has 64 zero bits appended and the addend what brings it to the same place.
-            let shift := add(sub(shr(23, c), place), 213)
-            c := shl(shift, or(and(c, FRACTION), HIDDEN))
-            a := shl(64, a)
-            let sign := xor(x, y)
+            special := or(or(gt(a, FINITE), gt(b, FINITE)), gt(c, FINITE))
+        }
+        if (special != 0) return _float(_fmaSpecial((_word(x) ^ _word(y)) & SIGN, a, b, _word(z) & SIGN, c));
+        uint256 sign;
+        uint256 place;
+        uint256 shift;
+        uint256 dropped;
+        uint256 plain;
+        assembly ("memory-safe") {
+            // Three times `_exact`, because a call would cost more than the work.
+            place := shr(23, a)
+            place := sub(place, gt(place, 0))
+            a := sub(a, shl(23, place))
+            let other := shr(23, b)
+            other := sub(other, gt(other, 0))
+            a := shl(64, mul(a, sub(b, shl(23, other))))
+            place := add(place, other)
+            other := shr(23, c)
+            other := sub(other, gt(other, 0))
+            c := sub(c, shl(23, other))
+            shift := add(sub(other, place), 213) // 149 + 64
+            let shifted := shl(shift, c)
+            c := add(shifted, lt(shifted, c))
+            sign := xor(x, y)
             switch and(xor(sign, z), SIGN)
             case 0 { a := add(a, c) }
             default {
@@ -185,80 +197,33 @@ library LibFloat32 {
                     sign := z
                 }
             }
-            // From two bits below the highest of the larger term on, no more than 23 is left.
-            let dropped := add(85, mul(gt(shift, 87), sub(shift, 87)))
-            let top := shr(add(dropped, 23), a)
-            dropped := add(dropped, and(shr(shl(2, top), NIBBLES), 7))
-            place := add(dropped, sub(place, 213)) // the last that is kept
-            slow := or(slow, iszero(and(and(lt(place, 254), lt(shift, 177)), gt(top, 0))))
+            // A product of normal numbers has its highest bit at 110 or 111 and a normal addend at shift + 23, and
+            // unless they cancel the sum has the larger one's or one of the next two: look from bit 108, or
+            // shift + 21, on. At most 23 is left there; if it is 0, the highest bit must be searched for.
+            let extra := mul(sgt(shift, 87), sub(shift, 87))
+            extra := add(extra, byte(shr(add(extra, 108), a), HIGHEST_BIT))
+            dropped := add(extra, 85) // all but 24 bits
+            place := add(extra, sub(place, 128)) // the last that is kept
+            plain := and(lt(place, 254), lt(extra, 48)) // 64 if it was 0; 48 is a shift of 131 or more
+        }
+        if (plain == 0) {
+            unchecked {
+                if (shift > 127) {
+                    if (_word(z) & MAGNITUDE != 0) {
+                        if (shift < 1 << 255) return z;
+                        if (a == 1) return z; // shifted to the right, and the product is zero
+                    }
+                }
+                if (a == 0) return _float(sign & _word(z) & SIGN); // x - x is +0
+                // Below 2**152. 24 more zero bits, so that one is always dropped.
+                return _float(_round(sign, a << 24, int256(place - dropped) - 24, _highestBit(a) + 24));
+            }
+        }
+        assembly ("memory-safe") {
+            // As in `_round`.
             let half := sub(shl(sub(dropped, 1), 1), iszero(and(shr(dropped, a), 1)))
             result := or(add(shl(23, place), shr(dropped, add(a, half))), and(sign, SIGN))
-            result := mul(result, iszero(slow))
         }
-        if (Float32.unwrap(result) == 0) return _fma(x, y, z);
-    }
-
-    /// @dev x * y + z for whatever operands.
-    function _fma(Float32 x, Float32 y, Float32 z) private pure returns (Float32) {
-        (uint256 a, uint256 b, uint256 c) = (_word(x) & MAGNITUDE, _word(y) & MAGNITUDE, _word(z) & MAGNITUDE);
-        // One more in its field carries a NaN or infinity into bit 31.
-        if (((a + HIDDEN) | (b + HIDDEN) | (c + HIDDEN)) & SIGN != 0) {
-            return _float(_fmaSpecial((_word(x) ^ _word(y)) & SIGN, a, b, _word(z) & SIGN, c));
-        }
-        uint256 sign;
-        int256 place;
-        uint256 guess;
-        assembly ("memory-safe") {
-            // Three times `_exact`, because a call would cost more than the work.
-            place := shr(23, a)
-            place := sub(place, gt(place, 0))
-            a := sub(a, shl(23, place))
-            let cPlace := shr(23, b)
-            cPlace := sub(cPlace, gt(cPlace, 0))
-            a := mul(a, sub(b, shl(23, cPlace))) // the product
-            place := sub(add(place, cPlace), 149)
-            cPlace := shr(23, c)
-            cPlace := sub(cPlace, gt(cPlace, 0))
-            c := sub(c, shl(23, cPlace))
-
-            // Both terms at the lower of the two places. A product of normal numbers has 47 or 48 bits
-            // and a normal addend 24, so unless they cancel the sum has the larger one's highest bit or
-            // one of the next two.
-            let apart := sub(place, cPlace)
-            switch slt(apart, 0)
-            case 0 {
-                if gt(apart, FAR) {
-                    apart := FAR
-                    c := gt(c, 0)
-                }
-                a := shl(apart, a)
-                place := sub(place, apart)
-                guess := add(apart, 46)
-            }
-            default {
-                apart := sub(0, apart)
-                if gt(apart, FAR) {
-                    apart := FAR
-                    a := gt(a, 0)
-                    place := sub(cPlace, FAR)
-                }
-                c := shl(apart, c)
-                guess := 46
-                if gt(apart, 23) { guess := add(apart, 23) }
-            }
-
-            sign := xor(x, y)
-            switch and(xor(sign, z), SIGN)
-            case 0 { a := add(a, c) }
-            default {
-                a := sub(a, c)
-                if iszero(sgt(a, 0)) {
-                    a := sub(0, a)
-                    sign := mul(z, gt(a, 0)) // x - x is +0
-                }
-            }
-        }
-        return _float(_round(sign, a, place, guess));
     }
 
     /// @dev At least one of the magnitudes a, b, c is a NaN or infinite.
@@ -289,9 +254,10 @@ library LibFloat32 {
             uint256 quotient = dividend / bSignificand;
             uint256 sticky = quotient * bSignificand == dividend ? 0 : 1;
             int256 place = int256(aPlace) - int256(bPlace) + 149 - int256(SPARE);
-            // By a subnormal number the quotient may be far longer: no guess.
-            uint256 guess = bSignificand < HIDDEN ? 160 : SPARE - 1;
-            return _float(_round(sign, quotient | sticky, place, guess));
+            // A quotient of normal numbers lies between 2**(SPARE - 1) and 2**(SPARE + 1).
+            uint256 high = quotient >> (SPARE - 1);
+            uint256 top = high - 1 > 2 ? _highestBit(quotient) : SPARE - 1 + (high >> 1);
+            return _float(_round(sign, quotient | sticky, place, top));
         }
     }
 
@@ -305,13 +271,18 @@ library LibFloat32 {
             if (_isInfinite(a)) return x;
             (uint256 significand, uint256 place) = _exact(a);
             int256 exponent = int256(place) - 149;
-            for (; significand < 1 << 23; --exponent) significand <<= 1; // a subnormal number
+            if (significand < HIDDEN) {
+                // A subnormal number.
+                uint256 missing = 23 - _highestBit(significand);
+                significand <<= missing;
+                exponent -= int256(missing);
+            }
             uint256 odd = uint256(exponent) & 1;
             uint256 radicand = significand << (ROOT_SPARE + odd);
             uint256 root = IntegerRoot.floor(radicand);
             uint256 sticky = root * root == radicand ? 0 : 1;
             exponent = (exponent - int256(odd) - int256(ROOT_SPARE)) / 2;
-            return _float(_round(0, root | sticky, exponent + 149, 37));
+            return _float(_round(0, root | sticky, exponent + 149, 37 + (root >> 38)));
         }
     }
 
@@ -392,7 +363,8 @@ library LibFloat32 {
             if (x == 0) return _float(0);
             uint256 sign = x & SIGN;
             uint256 magnitude = sign == 0 ? x : (1 << 32) - uint256(x);
-            return _float(_round(sign, magnitude, 149, 160));
+            // 24 more zero bits, so that one is always dropped.
+            return _float(_round(sign, magnitude << 24, 149 - 24, _highestBit(magnitude) + 24));
         }
     }
 }
