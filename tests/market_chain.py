@@ -105,6 +105,9 @@ class Chain(Evm):
     def storage(self, address: bytes, slot: int) -> int:
         return int(self._state.get_storage(Address(address), slot))
 
+    def set_storage(self, address: bytes, slot: int, value: int) -> None:
+        self._state.set_storage(Address(address), slot, value)
+
     def mark(self) -> Mark:
         self._state.persist()
         return Mark(self._state.make_state_root(), self.number, self.timestamp)

@@ -6,22 +6,23 @@ from __future__ import annotations
 import pytest
 
 from protocol.task import Status
-from tests.evm import ETHER
-from tests.market_chain import Deployed
+from tests.evm import ETHER, EvmReverted
+from tests.market_chain import Deployed, Refused
 from tests.market_driver import (
+    BURN_ADDRESS,
     FUNDS,
     NOBODY,
+    RIVAL,
     STAKE,
     STRANGER,
     VERIFIERS,
-    Refused,
     World,
     at,
     fresh_world,
     role,
 )
 
-WEEK = 7 * 86_400
+MONTH = 30 * 86_400
 ACCEPT, REFUSE, BURN_GAS, REENTER = range(4)
 VERIFIER = VERIFIERS[0]
 NEWCOMER = role("newcomer")
@@ -60,8 +61,22 @@ def test_withdrawing_twice_pays_once(world: World) -> None:
 
 
 def test_plain_transfers_are_refused_so_that_no_money_is_nobodys(world: World) -> None:
-    with pytest.raises(Exception, match="Revert"):
+    with pytest.raises(EvmReverted):
         world.evm.call(world.market.address, b"", sender=STRANGER, value=1)
+    world.assert_solvent()
+
+
+def test_burning_sends_what_was_lost_to_nobody_and_only_that() -> None:
+    task = at(Status.TRAINING)
+    world = task.world
+    world.wait_beyond(task.state.deadline)
+    task.call("defaulted")
+    assert world.free(BURN_ADDRESS) == task.spec.solver_stake
+    in_hand = world.evm.balance(BURN_ADDRESS)
+    world.send("burn", sender=STRANGER)
+    assert world.evm.balance(BURN_ADDRESS) == in_hand + task.spec.solver_stake
+    with world.refuses("NothingToWithdraw", BURN_ADDRESS):
+        world.send("burn", sender=STRANGER)
     world.assert_solvent()
 
 
@@ -119,10 +134,17 @@ def test_a_hostile_solver_cannot_stop_others_from_being_paid(behaviour: int) -> 
         solver.send("behave", ACCEPT, b"", sender=STRANGER)
         solver.send("act", world.market.address, deposit, sender=STRANGER, value=ETHER)
         solver.send("behave", behaviour, world.market.calldata("withdraw"), sender=STRANGER)
-    bid = world.market.calldata("bid", task.id, task.spec.as_abi(), 7)
-    solver.send("act", world.market.address, bid, sender=STRANGER)
-    rival = role("rival solver")
-    task.call("bid", 6, sender=rival)  # the outbid stake is credited, not sent
+    nonce = bytes(32)
+
+    def act(function: str, *arguments: object) -> None:
+        data = world.market.calldata(function, task.id, task.spec.as_abi(), *arguments)
+        solver.send("act", world.market.address, data, sender=STRANGER)
+
+    act("bid", world.market.view("bidDigest", task.id, solver.address, 7, nonce))
+    task.seal_bid(RIVAL, 6)
+    world.wait_beyond(task.state.deadline)
+    act("revealBid", 7, nonce)
+    task.reveal_bid(RIVAL, 6)  # the outbid stake is credited, not sent
     assert world.free(solver.address) == 5 * ETHER
     world.assert_solvent()
 
@@ -158,9 +180,9 @@ def test_registering_without_the_money_is_refused(world: World) -> None:
         world.send("registerVerifier", 2, sender=NEWCOMER)
 
 
-def test_leaving_takes_a_week_and_frees_the_stakes(world: World) -> None:
+def test_leaving_takes_a_month_and_frees_the_stakes(world: World) -> None:
     done = world.send("leaveVerifiers", sender=VERIFIER)
-    leaves_at = world.evm.timestamp + WEEK
+    leaves_at = world.evm.timestamp + MONTH
     assert done.event("VerifierLeaving")["leavesAt"] == leaves_at
     world.wait_until(leaves_at)
     free = world.free(VERIFIER)
@@ -172,7 +194,7 @@ def test_leaving_takes_a_week_and_frees_the_stakes(world: World) -> None:
     world.assert_solvent()
 
 
-def test_leaving_again_does_not_restart_the_week(world: World) -> None:
+def test_leaving_again_does_not_restart_the_month(world: World) -> None:
     world.send("leaveVerifiers", sender=VERIFIER)
     before = record(world, VERIFIER)
     world.wait(1000)
@@ -180,11 +202,11 @@ def test_leaving_again_does_not_restart_the_week(world: World) -> None:
     assert record(world, VERIFIER) == before
 
 
-def test_removal_before_the_week_is_over_is_refused(world: World) -> None:
+def test_removal_before_the_month_is_over_is_refused(world: World) -> None:
     with world.refuses("StillBound", VERIFIER, 0):
         world.send("removeVerifier", sender=VERIFIER)
     world.send("leaveVerifiers", sender=VERIFIER)
-    leaves_at = world.evm.timestamp + WEEK
+    leaves_at = world.evm.timestamp + MONTH
     world.wait_until(leaves_at - 1)
     with world.refuses("StillBound", VERIFIER, leaves_at):
         world.send("removeVerifier", sender=VERIFIER)
@@ -192,7 +214,7 @@ def test_removal_before_the_week_is_over_is_refused(world: World) -> None:
 
 def test_removal_twice_is_refused(world: World) -> None:
     world.send("leaveVerifiers", sender=VERIFIER)
-    world.wait(WEEK)
+    world.wait(MONTH)
     world.send("removeVerifier", sender=VERIFIER)
     for function in ("removeVerifier", "leaveVerifiers"):
         with world.refuses("NotRegistered", VERIFIER):
@@ -212,7 +234,7 @@ def test_places_never_move_and_vacant_ones_are_taken_again(world: World) -> None
     places = listed()
     assert places == ["0x" + v.hex() for v in VERIFIERS for _ in range(2)]  # one for each stake
     world.send("leaveVerifiers", sender=VERIFIERS[1])
-    world.wait(WEEK)
+    world.wait(MONTH)
     world.send("removeVerifier", sender=VERIFIERS[1])
     places[2:4] = ["0x" + NOBODY.hex()] * 2
     assert listed() == places
@@ -235,7 +257,7 @@ def test_a_verifier_that_leaves_while_drawn_gets_its_last_stake_when_the_task_en
     world, leaver = task.world, task.drawn[0]
     world.send("leaveVerifiers", sender=leaver)
     task.reach(Status.WINDOW)
-    world.wait(WEEK)
+    world.wait(MONTH)
     world.send("removeVerifier", sender=leaver)
     world.assert_solvent()
     free = world.free(leaver)
