@@ -189,8 +189,11 @@ class World:
         return free + slots * STAKE
 
     def _slot(self, person: bytes, mapping: int) -> int:
-        place = keccak(person.rjust(32, b"\0") + mapping.to_bytes(32, "big"))
-        return self.evm.storage(self.market.address, int.from_bytes(place, "big"))
+        return self.evm.storage(self.market.address, _place(person, mapping))
+
+    def set_mapping(self, mapping: int, person: bytes, value: int) -> None:
+        """Writes what a mapping of the market holds for an account."""
+        self.evm.set_storage(self.market.address, _place(person, mapping), value)
 
     def _held(self, task: Task) -> int:
         """What a task holds, sealed bids and challenges included."""
@@ -208,3 +211,7 @@ class World:
 
     def assert_solvent(self) -> None:
         assert self.evm.balance(self.market.address) == self.owed()
+
+
+def _place(person: bytes, mapping: int) -> int:
+    return int.from_bytes(keccak(person.rjust(32, b"\0") + mapping.to_bytes(32, "big")), "big")

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Standing asks that anybody may enter, declining what they won, and tasks for a named solver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from protocol.task import Status
+from tests.market_chain import Done
+from tests.market_driver import (
+    BUDGET,
+    FUNDS,
+    NOBODY,
+    RIVAL,
+    SOLVER,
+    SPEC,
+    STRANGER,
+    SUBMITTER,
+    Task,
+    World,
+    fresh_world,
+    raw,
+)
+
+PRICE = 5  # of a unit of work
+ASKED = PRICE * SPEC.work
+STAKE_UNITS = SPEC.solver_stake // 10**9
+NAMED = "0x" + SOLVER.hex()
+
+
+@pytest.fixture
+def world() -> World:
+    return fresh_world()
+
+
+def ask(world: World, solver: bytes = SOLVER, **changes: int) -> Done:
+    """Sets a standing ask that SPEC just fits."""
+    terms = {"price": PRICE, "capacity": 1, "memory": SPEC.memory_mib, "stake": STAKE_UNITS}
+    return world.send("setAsk", *(terms | changes).values(), sender=solver)
+
+
+def capacity(world: World, solver: bytes = SOLVER) -> int:
+    return int(world.market.view("recordOf", solver)[3])
+
+
+def won(world: World, **changes: Any) -> Task:
+    """A task that the solver's ask has won, before its first commitment."""
+    ask(world)
+    task = world.post(**changes)
+    task.call("enterAsk", SOLVER)
+    world.wait_beyond(task.state.deadline + task.spec.bid_window)
+    task.call("assign")
+    return task
+
+
+# Asks.
+
+
+def test_an_ask_says_price_capacity_memory_and_stake(world: World) -> None:
+    event = ask(world, capacity=3).event("AskSet")
+    assert event == {
+        "solver": "0x" + SOLVER.hex(),
+        "price": PRICE,
+        "capacity": 3,
+        "memoryMiB": SPEC.memory_mib,
+        "maxStake": STAKE_UNITS,
+    }
+    assert world.market.view("recordOf", SOLVER)[3:] == (3, SPEC.memory_mib, PRICE, STAKE_UNITS)
+    assert world.free(SOLVER) == FUNDS  # an ask locks nothing
+
+
+def test_anybody_enters_an_ask_which_locks_the_stake_and_uses_capacity(world: World) -> None:
+    ask(world, capacity=2)
+    task = world.post()
+    done = task.call("enterAsk", SOLVER, sender=STRANGER)
+    assert raw(done.event("AskEntered")["solver"]) == SOLVER
+    assert done.event("BidRevealed")["price"] == ASKED
+    assert (capacity(world), world.free(SOLVER)) == (1, FUNDS - SPEC.solver_stake)
+    assert (raw(task.state.solver), task.state.by_ask) == (SOLVER, True)
+    with world.refuses("AlreadyLeads", task.id, SOLVER):
+        task.call("enterAsk", SOLVER)
+    world.assert_solvent()
+
+
+@pytest.mark.parametrize("offset", [0, SPEC.bid_window])
+def test_an_ask_may_be_entered_until_the_last_second_of_the_bidding(
+    world: World, offset: int
+) -> None:
+    ask(world)
+    task = world.post()
+    world.wait_until(task.state.deadline + offset)
+    task.call("enterAsk", SOLVER)
+    assert raw(task.state.solver) == SOLVER
+
+
+def test_an_ask_is_refused_after_the_bidding(world: World) -> None:
+    ask(world)
+    task = world.post()
+    limit = task.state.deadline + SPEC.bid_window
+    world.wait_beyond(limit)
+    with world.refuses("TooLate", task.id, limit):
+        task.call("enterAsk", SOLVER)
+    task.call("assign")
+    with world.refuses("WrongStatus", task.id, Status.EXPIRED):
+        task.call("enterAsk", SOLVER)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"capacity": 0}, {"memory": SPEC.memory_mib - 1}, {"stake": STAKE_UNITS - 1}],
+)
+def test_an_ask_that_does_not_cover_the_task_is_refused(
+    world: World, changes: dict[str, int]
+) -> None:
+    ask(world, **changes)
+    task = world.post()
+    with world.refuses("NoAsk", SOLVER):
+        task.call("enterAsk", SOLVER)
+
+
+def test_an_ask_above_the_budget_is_refused(world: World) -> None:
+    ask(world)
+    task = world.post(budget=ASKED - 1)
+    with world.refuses("PriceAboveBudget", task.id, ASKED, ASKED - 1):
+        task.call("enterAsk", SOLVER)
+    task = world.post(budget=ASKED)
+    task.call("enterAsk", SOLVER)
+    assert task.state.price == ASKED
+
+
+def test_an_ask_that_was_never_set_or_is_the_submitters_is_refused(world: World) -> None:
+    task = world.post()
+    with world.refuses("NoAsk", RIVAL):
+        task.call("enterAsk", RIVAL)
+    ask(world, SUBMITTER)
+    with world.refuses("SubmitterMayNotBid", task.id):
+        task.call("enterAsk", SUBMITTER)
+
+
+def test_an_ask_whose_owner_has_no_free_money_is_refused(world: World) -> None:
+    ask(world)
+    task = world.post()
+    world.send("withdraw", sender=SOLVER)
+    with world.refuses("InsufficientBalance", SOLVER, SPEC.solver_stake, 0):
+        task.call("enterAsk", SOLVER)
+
+
+def test_capacity_bounds_the_tasks_that_an_ask_wins_and_comes_back_when_outbid(
+    world: World,
+) -> None:
+    ask(world)
+    first, second = world.post(), world.post()
+    first.call("enterAsk", SOLVER)
+    with world.refuses("NoAsk", SOLVER):
+        second.call("enterAsk", SOLVER)
+    ask(world, RIVAL, price=PRICE - 1)
+    first.call("enterAsk", RIVAL)
+    assert (capacity(world), capacity(world, RIVAL)) == (1, 0)
+    assert (raw(first.state.solver), first.state.price) == (RIVAL, ASKED)
+    assert world.free(SOLVER) == FUNDS
+    second.call("enterAsk", SOLVER)
+    assert capacity(world) == 0
+    world.assert_solvent()
+
+
+def test_an_ask_that_does_not_lead_keeps_its_capacity_and_bounds_the_price(world: World) -> None:
+    task = world.post()
+    task.seal_bid(RIVAL, ASKED - 100)
+    ask(world)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(RIVAL, ASKED - 100)
+    task.call("enterAsk", SOLVER)
+    assert (capacity(world), world.free(SOLVER)) == (1, FUNDS)
+    state = task.state
+    assert (raw(state.solver), state.price, state.by_ask) == (RIVAL, ASKED, False)
+
+
+def test_a_sealed_bid_that_outbids_an_ask_is_no_ask(world: World) -> None:
+    task = world.post()
+    task.seal_bid(RIVAL, ASKED - 1)
+    ask(world)
+    task.call("enterAsk", SOLVER)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(RIVAL, ASKED - 1)
+    assert (raw(task.state.solver), task.state.by_ask, capacity(world)) == (RIVAL, False, 1)
+    world.wait_beyond(task.state.deadline + SPEC.bid_window)
+    task.call("assign")
+    with world.refuses("MayNotDecline", task.id):
+        task.call("decline", sender=RIVAL)
+
+
+# Declining.
+
+
+STAKE_PART = SPEC.solver_stake // 16
+
+
+@pytest.mark.parametrize(("bond", "cost"), [(SPEC.bond, STAKE_PART), (10, 10)])
+def test_declining_burns_a_bond_or_less_empties_the_ask_and_begins_the_bidding_again(
+    world: World, bond: int, cost: int
+) -> None:
+    task = won(world, bond=bond)
+    ask(world, capacity=7)
+    done = task.call("decline", sender=SOLVER)
+    assert raw(done.event("Declined")["solver"]) == SOLVER
+    assert done.event("Burned")["amount"] == cost
+    assert (world.free(SOLVER), world.burned()) == (FUNDS - cost, cost)
+    assert capacity(world) == 0
+    state = task.state
+    assert (raw(state.solver), state.price, state.by_ask) == (NOBODY, 0, False)
+    assert state.status == Status.BIDDING
+    assert state.deadline == world.evm.timestamp + SPEC.bid_window
+    with world.refuses("NoAsk", SOLVER):
+        task.call("enterAsk", SOLVER)
+    world.assert_solvent()
+
+
+def test_after_a_decline_a_whole_auction_follows(world: World) -> None:
+    task = won(world)
+    task.call("decline", sender=SOLVER)
+    task.auction((RIVAL, 30), (SOLVER, 20))
+    assert (raw(task.state.solver), task.state.price) == (SOLVER, 30)
+    assert not task.state.by_ask
+    with world.refuses("MayNotDecline", task.id):
+        task.call("decline", sender=SOLVER)
+    task.reach(Status.WINDOW)
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    assert task.state.status == Status.SETTLED
+    world.assert_solvent()
+
+
+def test_a_submitter_may_cancel_what_was_declined(world: World) -> None:
+    task = won(world)
+    task.call("decline", sender=SOLVER)
+    free = world.free(SUBMITTER)
+    task.call("cancel", sender=SUBMITTER)
+    assert world.free(SUBMITTER) == free + SPEC.escrow
+    world.assert_solvent()
+
+
+def test_only_the_solver_declines_in_time_and_before_its_first_commitment(world: World) -> None:
+    task = won(world)
+    with world.refuses("NotSolver", task.id, RIVAL):
+        task.call("decline", sender=RIVAL)
+    mark, deadline = world.evm.mark(), task.state.deadline
+    task.append(1)
+    with world.refuses("MayNotDecline", task.id):
+        task.call("decline", sender=SOLVER)
+    world.evm.back(mark)
+    world.wait_beyond(deadline)
+    with world.refuses("TooLate", task.id, deadline):
+        task.call("decline", sender=SOLVER)
+    world.evm.back(mark)
+    world.wait_until(deadline)
+    task.call("decline", sender=SOLVER)
+    with world.refuses("WrongStatus", task.id, Status.BIDDING):
+        task.call("decline", sender=SOLVER)
+
+
+# Tasks for a named solver.
+
+
+def test_a_named_solver_takes_the_task_for_the_whole_budget(world: World) -> None:
+    task = world.post(solver=NAMED)
+    world.wait_until(task.state.deadline)
+    with world.refuses("NotSolver", task.id, RIVAL):
+        task.call("accept", sender=RIVAL)
+    event = task.call("accept", sender=SOLVER).event("Assigned")
+    assert (raw(event["solver"]), event["price"]) == (SOLVER, BUDGET)
+    assert task.state.deadline == world.evm.timestamp + SPEC.train_window
+    assert world.free(SOLVER) == FUNDS - SPEC.solver_stake
+    with world.refuses("WrongStatus", task.id, Status.TRAINING):
+        task.call("accept", sender=SOLVER)
+    task.reach(Status.WINDOW)
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    assert world.free(SOLVER) == FUNDS + BUDGET
+    world.assert_solvent()
+
+
+def test_a_task_for_a_named_solver_has_no_auction(world: World) -> None:
+    task = world.post(solver=NAMED)
+    ask(world, RIVAL)
+    for function, arguments in (("bid", [b"\1" * 32]), ("enterAsk", [RIVAL])):
+        with world.refuses("NotAuctioned", task.id, SOLVER):
+            task.call(function, *arguments, sender=RIVAL)
+    with world.refuses("NotSolver", task.id, SOLVER):
+        task.append(1)  # it has not accepted
+
+
+def test_a_named_solver_accepts_in_time_with_its_stake_and_not_when_slashed(world: World) -> None:
+    task = world.post(solver=NAMED)
+    deadline = task.state.deadline
+    mark = world.evm.mark()
+    world.wait_beyond(deadline)
+    with world.refuses("TooLate", task.id, deadline):
+        task.call("accept", sender=SOLVER)
+    world.evm.back(mark)
+    world.send("withdraw", sender=SOLVER)
+    with world.refuses("InsufficientBalance", SOLVER, SPEC.solver_stake, 0):
+        task.call("accept", sender=SOLVER)
+    world.evm.back(mark)
+    late = world.post(bid_window=1, train_window=1).auction((SOLVER, 3))
+    world.wait_beyond(late.state.deadline)
+    late.call("defaulted")
+    task = world.post(solver=NAMED)
+    with world.refuses("RecentlySlashed", SOLVER, world.evm.timestamp + 30 * 86_400):
+        task.call("accept", sender=SOLVER)
+
+
+def test_a_named_solver_that_does_not_accept_leaves_the_submitter_its_money(world: World) -> None:
+    task = world.post(solver=NAMED)
+    world.wait_beyond(task.state.deadline + SPEC.bid_window)
+    task.call("assign")
+    assert task.state.status == Status.EXPIRED
+    assert world.free(SUBMITTER) == FUNDS + SPEC.escrow
+    world.assert_solvent()
+
+
+def test_an_auctioned_task_cannot_be_accepted(world: World) -> None:
+    task = world.post()
+    with world.refuses("NotSolver", task.id, SOLVER):
+        task.call("accept", sender=SOLVER)
