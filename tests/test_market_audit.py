@@ -24,7 +24,7 @@ from tests.market_driver import (
     raw,
 )
 
-DRAWN, SEALED, ATTESTED, MISMATCHED, UNAVAILABLE = SeatState
+DRAWN, SEALED, ATTESTED, MISMATCHED, DISPUTING, UNAVAILABLE, SLASHED = SeatState
 
 
 def states(task: Task) -> list[SeatState]:
@@ -48,8 +48,9 @@ def test_starts_are_opened_by_the_solver_once_and_in_time() -> None:
         task.call("openStarts", openings[:1], sender=SOLVER)
     task.world.wait_until(deadline)
     done = task.open_starts()
-    assert [run.start_root for run in task.runs] == [task.claimed[r.first] for r in task.runs]
-    assert list(done.event("StartsOpened")["stateRoots"]) == [r.start_root for r in task.runs]
+    event = done.event("StartsOpened")
+    assert list(event["stateRoots"]) == [task.claimed[run.first] for run in task.runs]
+    assert event["round"] == task.state.round
     assert task.state.deadline == deadline + SPEC.audit_window
     with task.world.refuses("WrongStatus", task.id, Status.SEALING):
         task.call("openStarts", openings, sender=SOLVER)
@@ -66,8 +67,7 @@ def test_late_starts_are_refused_and_cost_the_stake() -> None:
     free = task.world.free(SUBMITTER)
     task.call("defaulted")
     # The submitter gets its escrow and a fifth of the stake; the verifiers lost nothing.
-    escrow = BUDGET + 2 * SPEC.verifier_fee
-    assert task.world.free(SUBMITTER) == free + escrow + SPEC.solver_stake // 5
+    assert task.world.free(SUBMITTER) == free + SPEC.escrow + SPEC.solver_stake // 5
     assert [task.world.slots(v) for v in drawn] == [2, 2]
     task.world.assert_solvent()
 
@@ -131,13 +131,13 @@ def test_a_seal_is_what_the_client_computes_and_binds_chain_market_task_round_an
     market = "0x" + task.world.market.address.hex()
 
     def client(**changes: Any) -> bytes:
-        parts = {"chain": CHAIN_ID, "market": market, "task": task.id, "round": 0} | changes
+        parts = {"chain": CHAIN_ID, "market": market, "task": task.id, "round": 1} | changes
         who = parts.get("who", verifier)
         order = [parts[key] for key in ("chain", "market", "task", "round")]
         return seal_digest(*order, "0x" + who.hex(), nonce(verifier), roots)
 
     assert client() == digest
-    changes = [{"chain": 1}, {"market": "0x" + bytes(20).hex()}, {"task": 2}, {"round": 1}]
+    changes = [{"chain": 1}, {"market": "0x" + bytes(20).hex()}, {"task": 2}, {"round": 2}]
     assert digest not in [client(**change) for change in (*changes, {"who": task.drawn[1]})]
 
 
