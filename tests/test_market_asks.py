@@ -35,10 +35,17 @@ def world() -> World:
     return fresh_world()
 
 
-def ask(world: World, solver: bytes = SOLVER, **changes: int) -> Done:
+def ask(
+    world: World,
+    solver: bytes = SOLVER,
+    *,
+    price: int = PRICE,
+    capacity: int = 1,
+    memory: int = SPEC.memory_mib,
+    stake: int = STAKE_UNITS,
+) -> Done:
     """Sets a standing ask that SPEC just fits."""
-    terms = {"price": PRICE, "capacity": 1, "memory": SPEC.memory_mib, "stake": STAKE_UNITS}
-    return world.send("setAsk", *(terms | changes).values(), sender=solver)
+    return world.send("setAsk", price, capacity, memory, stake, sender=solver)
 
 
 def capacity(world: World, solver: bytes = SOLVER) -> int:

@@ -33,9 +33,9 @@ FIELDS = ["bytes32"] * 5 + ["uint32"] * 4 + ["uint64", "uint32", "uint32", "uint
 FIELDS += ["uint8"] * 3 + ["address"] * 2 + ["uint96"] * 5 + ["uint32"] * 5
 SPEC_TYPE = f"({','.join(FIELDS)})"
 FEES = 3 * SPEC.committee * SPEC.verifier_fee  # of three rounds, should two of them fail
-UINT32, UINT96 = 2**32 - 1, 2**96 - 1
+UINT24, UINT32, UINT96 = 2**24 - 1, 2**32 - 1, 2**96 - 1
 LONGEST = 28 * 86_400  # of a window
-NO_OPENING = (bytes(32), bytes(32), [])
+NO_OPENING: tuple[bytes, bytes, list[bytes]] = (bytes(32), bytes(32), [])
 
 
 @pytest.fixture
@@ -101,10 +101,11 @@ def test_posting_without_the_money_is_refused(world: World) -> None:
         ("submitter", {"submitter": "0x" + STRANGER.hex()}),
         ("solver", {"solver": "0x" + SUBMITTER.hex()}),
         ("steps", {"steps": 0}),
-        ("steps", {"steps": UINT32}),
+        ("steps", {"steps": UINT32 + 1}),
         ("steps", {"steps": 2**64 - 1}),
         ("segmentSteps", {"segment_steps": 0}),
         ("segmentSteps", {"segment_steps": SPEC.steps + 1}),
+        ("segmentSteps", {"steps": UINT24, "segment_steps": 1, "window_segments": UINT24}),
         ("windowSegments", {"window_segments": 0}),
         ("windowSegments", {"window_segments": 9}),
         ("windowSegments", {"window_segments": 1, "steps": 33 * 5}),
@@ -152,6 +153,7 @@ def test_posting_terms_that_make_no_sense_is_refused(
         {"steps": 64 * 5, "window_segments": 2},
         {"committee": 4, "samples": 16, "segment_steps": 1, "window_segments": 38},
         {"samples": 8},
+        {"steps": UINT32, "segment_steps": UINT32, "window_segments": 1, "samples": 1},
         {"segment_steps": SPEC.steps, "window_segments": 1, "samples": 1},
         {"n_nodes": SPEC.n_state + 1},
         {"budget": UINT96 - FEES},
@@ -169,7 +171,7 @@ def test_terms_at_the_limits_are_accepted(world: World, changes: dict[str, Any])
 
 
 def test_the_longest_schedule_that_is_accepted_can_be_completed(world: World) -> None:
-    spec = replace(SPEC, steps=UINT32 - 1, segment_steps=1, window_segments=UINT32 - 1)
+    spec = replace(SPEC, steps=UINT24 - 1, segment_steps=1, window_segments=UINT24 - 1)
     terms = spec.as_abi()
     world.send("post", terms, "", sender=SUBMITTER, value=spec.escrow)
     price, nonce = 7, bytes(32)
@@ -178,18 +180,18 @@ def test_the_longest_schedule_that_is_accepted_can_be_completed(world: World) ->
     world.wait(spec.bid_window + 1)
     world.send("revealBid", 1, terms, price, nonce, sender=SOLVER)
     world.wait(spec.bid_window + 1)
-    # A log of 2^32 - 1 leaves in which all but leaf 0 are unknown siblings on its path.
+    # A log of 2^24 - 1 leaves in which all but leaf 0 are unknown siblings on its path.
     root, siblings = checkpoint_leaf_hash(bytes(32), spec.initial_root), []
-    for level in range(32):
+    for level in range(24):
         siblings.append(bytes([level]) * 32)
         root = node_hash(root, siblings[-1])
-    done = world.send("append", 1, terms, UINT32, root, siblings, sender=SOLVER)
+    done = world.send("append", 1, terms, UINT24, root, siblings, sender=SOLVER)
     assert done.event("LogCompleted")["root"] == root
     world.wait(blocks=2)
     world.send("draw", 1, terms, [], sender=STRANGER)
     runs = world.market.view("getRuns", 1)
     assert sum(run[1] for run in runs) == SPEC.samples
-    assert all(run[0] + run[1] < UINT32 for run in runs)
+    assert all(run[0] + run[1] < UINT24 for run in runs)
 
 
 def test_cancelling_returns_the_escrow(world: World) -> None:
