@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import eth_abi
 import pytest
 from eth_utils.crypto import keccak
 
-from protocol.task import SeatState, Status, seal_digest
+from protocol.task import NO_SEAT, SeatState, Status, seal_digest
 from tests.evm import CHAIN_ID
 from tests.market_driver import (
     BUDGET,
     RECEIPT,
     SOLVER,
     SPEC,
+    STAKE,
     STRANGER,
     SUBMITTER,
     VERIFIERS,
@@ -150,7 +152,10 @@ def test_drawn_verifiers_seal_once_and_in_time() -> None:
     with task.world.refuses("AlreadySealed", task.id, first):
         task.seal(first)
     with task.world.refuses("EmptySeal"):
-        task.plain("seal", bytes(32), sender=second)
+        task.plain("seal", task.seat(second), bytes(32), sender=second)
+    for seat in (task.seat(second), 2, NO_SEAT, 2**255):
+        with task.world.refuses("NotDrawn", task.id, first):
+            task.plain("seal", seat, keccak(b"seal"), sender=first)
     with task.world.refuses("NotDrawn", task.id, outsider(task)):
         task.seal(outsider(task))
     deadline = task.state.deadline
@@ -165,7 +170,7 @@ def test_seats_are_used_only_while_sealing(status: Status, function: str) -> Non
     task = at(status)
     arguments = [keccak(b"seal")] if function == "seal" else []
     with task.world.refuses("WrongStatus", task.id, status):
-        task.plain(function, *arguments, sender=task.drawn[0])
+        task.plain(function, 0, *arguments, sender=task.drawn[0])
 
 
 def test_a_copied_seal_cannot_be_revealed() -> None:
@@ -173,43 +178,45 @@ def test_a_copied_seal_cannot_be_revealed() -> None:
     honest, copier = task.drawn
     roots = task.digests()
     digest = task.world.market.view("sealOf", task.id, honest, nonce(honest), roots)
-    task.plain("seal", digest, sender=honest)
-    task.plain("seal", digest, sender=copier)
+    for verifier in (honest, copier):
+        task.plain("seal", task.seat(verifier), digest, sender=verifier)
     task.open_ends()
     task.reveal(honest)
-    with task.world.refuses("WrongSeal", task.id, copier):
-        task.plain("reveal", nonce(honest), roots, RECEIPT, sender=copier)
-    with task.world.refuses("WrongSeal", task.id, copier):
-        task.plain("reveal", nonce(copier), roots, RECEIPT, sender=copier)
+    seat = task.seat(copier)
+    for word in (nonce(honest), nonce(copier)):
+        with task.world.refuses("WrongSeal", task.id, copier):
+            task.call("reveal", seat, word, roots, RECEIPT, sender=copier)
+    with task.world.refuses("NotDrawn", task.id, copier):
+        task.call("reveal", task.seat(honest), nonce(honest), roots, RECEIPT, sender=copier)
 
 
 def test_who_cannot_replay_leaves_its_seat_without_loss_and_says_so() -> None:
-    task = at(Status.SEALING)
-    first, second = task.drawn
+    task = at(Status.SEALING, committee=3)
+    first, second, third = task.drawn
     with task.world.refuses("NotDrawn", task.id, STRANGER):
-        task.plain("reportUnavailable", sender=STRANGER)
-    done = task.plain("reportUnavailable", sender=first)
+        task.plain("reportUnavailable", 0, sender=STRANGER)
+    done = task.plain("reportUnavailable", task.seat(first), sender=first)
     assert raw(done.event("Unavailable")["verifier"]) == first
-    assert states(task) == [UNAVAILABLE, DRAWN]
+    assert states(task) == [UNAVAILABLE, DRAWN, DRAWN]
     assert task.world.slots(first) == 2
     task.world.assert_solvent()
     for function, arguments in (("reportUnavailable", []), ("seal", [b"\x01" * 32])):
         with task.world.refuses("AlreadySealed", task.id, first):
-            task.plain(function, *arguments, sender=first)
+            task.plain(function, task.seat(first), *arguments, sender=first)
     task.seal(second)
     with task.world.refuses("AlreadySealed", task.id, second):
-        task.plain("reportUnavailable", sender=second)
+        task.plain("reportUnavailable", task.seat(second), sender=second)
+    task.seal(third)
     task.open_ends()  # at once: nobody is left that could seal
     with task.world.refuses("NotSealed", task.id, first):
         task.reveal(first)
     task.reveal(second)
-    task.call("openWindow")
+    task.reveal(third)
     task.world.wait_beyond(task.state.deadline)
     free = task.world.free(SUBMITTER)
     task.call("settle")
-    unspent = 2 * 10**18 + SPEC.verifier_fee  # budget less price, and the fee nobody earned
-    assert task.world.free(SUBMITTER) == free + unspent
-    assert [task.world.slots(v) for v in (first, second)] == [2, 2]
+    assert task.world.free(SUBMITTER) == free + task.spec.escrow - BUDGET - 2 * SPEC.verifier_fee
+    assert [task.world.slots(v) for v in (first, second, third)] == [2, 2, 2]
     task.world.assert_solvent()
 
 
@@ -218,7 +225,7 @@ def test_a_late_report_of_unavailability_is_refused() -> None:
     deadline = task.state.deadline
     task.world.wait_beyond(deadline)
     with task.world.refuses("TooLate", task.id, deadline):
-        task.plain("reportUnavailable", sender=task.drawn[0])
+        task.plain("reportUnavailable", 0, sender=task.drawn[0])
 
 
 # Ends and reveals.
@@ -238,21 +245,30 @@ def test_no_end_is_opened_while_a_drawn_verifier_may_still_seal() -> None:
     assert task.state.status == Status.REVEALING
 
 
-def test_after_the_deadline_one_seal_is_enough_and_none_is_not() -> None:
-    task = at(Status.SEALING)
-    mark = task.world.evm.mark()
-    task.world.wait_beyond(task.state.deadline)
-    with task.world.refuses("SealNotOver", task.id):
-        task.open_ends()
-    task.world.evm.back(mark)
-    task.seal(task.drawn[1])
-    deadline = task.state.deadline
-    task.world.wait_until(deadline + SPEC.audit_window)
-    task.open_ends()
+@pytest.mark.parametrize("seals", [0, 1, 2])
+def test_after_the_deadline_two_seals_are_enough_and_fewer_are_not(seals: int) -> None:
+    task = at(Status.SEALING, committee=3)
+    drawn = task.drawn
+    for verifier in drawn[:seals]:
+        task.seal(verifier)
+    limit = task.state.deadline + SPEC.audit_window
+    task.world.wait_until(limit)
+    if seals < 2:
+        with task.world.refuses("SealNotOver", task.id):
+            task.open_ends()
+        task.world.wait_beyond(limit)
+        with task.world.refuses("NoDefault", task.id):  # the verifiers are late, not the solver
+            task.call("defaulted")
+        return
+    done = task.open_ends()
     state = task.state
-    assert state.status == Status.REVEALING
-    assert state.deadline == task.world.evm.timestamp + SPEC.audit_window
-    assert state.final_root == task.claimed[8]
+    assert (state.status, state.deadline) == (Status.REVEALING, limit + SPEC.audit_window)
+    assert done.event("EndsOpened")["finalRoot"] == task.claimed[8]
+    # Who did not seal has lost its stake.
+    assert states(task) == [SEALED, SEALED, SLASHED]
+    assert raw(done.event("VerifierSlashed")["verifier"]) == drawn[2]
+    assert task.world.burned() == STAKE
+    task.world.assert_solvent()
 
 
 def test_ends_are_opened_by_the_solver_once_completely_and_in_time() -> None:
@@ -266,7 +282,10 @@ def test_ends_are_opened_by_the_solver_once_completely_and_in_time() -> None:
         task.call("openEnds", [*ends, last], last, sender=SOLVER)
     mark = task.world.evm.mark()
     done = task.open_ends()
-    assert list(done.event("EndsOpened")["stateRoots"]) == [r.end_root for r in task.runs]
+    event = done.event("EndsOpened")
+    assert list(event["stateRoots"]) == [task.claimed[r.first + r.count] for r in task.runs]
+    assert event["round"] == task.state.round
+    assert task.state.ends_hash == keccak(eth_abi.encode(["bytes32[]"], [event["stateRoots"]]))
     with task.world.refuses("WrongStatus", task.id, Status.REVEALING):
         task.call("openEnds", ends, last, sender=SOLVER)
     task.world.evm.back(mark)
@@ -302,7 +321,7 @@ def test_reveals_attest_or_mismatch_once_and_in_time() -> None:
     with task.world.refuses("TooLate", task.id, deadline):
         task.reveal(second)
     with task.world.refuses("WrongStatus", task.id, Status.REVEALING):
-        task.plain("seal", b"\x01" * 32, sender=second)
+        task.plain("seal", task.seat(second), b"\x01" * 32, sender=second)
 
 
 @pytest.mark.parametrize("what", ["one root", "too few", "too many", "none", "swapped"])
@@ -325,20 +344,54 @@ def test_digests_that_are_not_exactly_the_solvers_do_not_attest(what: str) -> No
 
 def test_the_window_opens_when_all_have_revealed_or_may_no_longer() -> None:
     task = at(Status.REVEALING)
-    deadline = task.state.deadline
-    task.reveal(task.drawn[0])
+    deadline, (first, second) = task.state.deadline, task.drawn
+    task.reveal(first)
     with task.world.refuses("TooEarly", task.id, deadline):
         task.call("openWindow")
     mark = task.world.evm.mark()
-    task.reveal(task.drawn[1])
-    task.call("openWindow")
-    assert task.state.deadline == task.world.evm.timestamp + SPEC.challenge_window
-    for function, sender in (("openWindow", STRANGER), ("reveal", task.drawn[0])):
-        arguments = [nonce(sender), task.digests(), RECEIPT] if function == "reveal" else []
-        call = task.plain if function == "reveal" else task.call
-        with task.world.refuses("WrongStatus", task.id, Status.WINDOW):
-            call(function, *arguments, sender=sender)
+    done = task.reveal(second)  # the last one
+    opened = task.world.evm.timestamp + SPEC.challenge_window
+    assert done.event("WindowOpened")["deadline"] == task.state.deadline == opened
+    with task.world.refuses("WrongStatus", task.id, Status.WINDOW):
+        task.call("openWindow")
+    with task.world.refuses("WrongStatus", task.id, Status.WINDOW):
+        task.reveal(first)
     task.world.evm.back(mark)
     task.world.wait_beyond(deadline)
     task.call("openWindow")
-    assert task.state.status == Status.WINDOW
+    assert (task.state.status, states(task)) == (Status.WINDOW, [ATTESTED, SEALED])
+
+
+def test_one_attestation_settles_nothing() -> None:
+    task = at(Status.REVEALING)
+    task.reveal(task.drawn[0])
+    task.world.wait_beyond(task.state.deadline)
+    task.call("openWindow")
+    task.world.wait_beyond(task.state.deadline)
+    with task.world.refuses("NotAttested", task.id):
+        task.call("settle")
+    task.call("redraw")
+    assert (task.state.status, task.state.retries) == (Status.COMMITTED, 1)
+    assert states(task) == [ATTESTED, SLASHED]
+    task.world.assert_solvent()
+
+
+def test_who_did_not_reveal_or_stands_alone_loses_its_stake_at_the_settlement() -> None:
+    task = at(Status.SEALING, committee=4)
+    silent, alone, *honest = task.drawn
+    lie = [keccak(root) for root in task.digests()]
+    for verifier in task.drawn:
+        task.seal(verifier, lie if verifier == alone else None)
+    task.open_ends()
+    task.reveal(alone, lie)
+    for verifier in honest:
+        task.reveal(verifier)
+    task.world.wait_beyond(task.state.deadline)
+    task.call("openWindow")
+    task.world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    assert task.state.status == Status.SETTLED
+    assert [task.seats[task.seat(v)].state for v in (silent, alone)] == [SLASHED, SLASHED]
+    assert task.world.burned() == 2 * STAKE
+    assert [task.world.slots(v) for v in (silent, alone, *honest)] == [1, 1, 2, 2]
+    task.world.assert_solvent()
