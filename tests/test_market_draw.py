@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from protocol.task import SeatState, Status
+from protocol.task import Run, SeatState, Status
 from tests.market_driver import (
-    BUDGET,
     SOLVER,
     SPEC,
+    STRANGER,
     SUBMITTER,
     VERIFIERS,
     Task,
@@ -23,15 +23,11 @@ from tests.market_driver import (
 )
 
 HASH_BLOCKS = 256
+MONTH = 30 * 86_400
 
 
 def states(task: Task) -> list[SeatState]:
     return [seat.state for seat in task.seats]
-
-
-def outsider(task: Task) -> bytes:
-    """A registered verifier that was not drawn."""
-    return next(v for v in VERIFIERS if v not in task.drawn)
 
 
 # The draw.
@@ -42,10 +38,10 @@ def test_the_draw_takes_a_slot_of_each_drawn_verifier_and_starts_the_audit() -> 
     done = task.draw()
     assert done.event("Drawn")["deadline"] == task.world.evm.timestamp + SPEC.audit_window
     assert task.state.status == Status.STARTING
-    assert [raw(e["verifier"]) for e in done.all("SeatDrawn")] == task.drawn
-    assert [(e["first"], e["count"]) for e in done.all("RunDrawn")] == [
-        (run.first, run.count) for run in task.runs
-    ]
+    event = done.event("Drawn")
+    assert [raw(verifier) for verifier in event["verifiers"]] == task.drawn
+    assert [Run(*values) for values in event["runs"]] == task.runs
+    assert (event["round"], event["firstSeat"], task.state.round) == (1, 0, 1)
     assert len(set(task.drawn)) == SPEC.committee
     assert len(task.segments_drawn) == SPEC.samples
     assert states(task) == [SeatState.DRAWN] * 2
@@ -58,18 +54,18 @@ def test_the_draw_waits_for_its_block_and_happens_once() -> None:
     block = task.state.draw_block
     for _ in range(2):
         with task.world.refuses("DrawNotReady", task.id, block):
-            task.call("draw")
+            task.call("draw", [])
         task.world.wait()
-    task.call("draw")
+    task.call("draw", [])
     with task.world.refuses("WrongStatus", task.id, Status.STARTING):
-        task.call("draw")
+        task.call("draw", [])
 
 
 def test_the_draw_is_valid_until_the_last_block_that_knows_the_hash() -> None:
     task = at(Status.COMMITTED)
     task.world.wait(blocks=1 + HASH_BLOCKS)
-    task.call("draw")
-    assert (task.state.status, task.state.round) == (Status.STARTING, 0)
+    task.call("draw", [])
+    assert (task.state.status, task.state.retries) == (Status.STARTING, 0)
 
 
 def test_a_missed_draw_moves_on_with_one_segment_more_and_the_same_deadline() -> None:
@@ -77,9 +73,9 @@ def test_a_missed_draw_moves_on_with_one_segment_more_and_the_same_deadline() ->
     deadline = task.state.deadline
     for missed in (1, 2):
         task.world.wait(blocks=2 + HASH_BLOCKS)
-        task.call("draw")
+        task.call("draw", [])
         state = task.state
-        assert (state.status, state.round) == (Status.COMMITTED, missed)
+        assert (state.status, state.round, state.retries) == (Status.COMMITTED, 1, missed)
         assert state.draw_block == task.world.evm.number + 1
         assert state.deadline == deadline
     task.draw()
@@ -92,12 +88,12 @@ def test_a_solver_cannot_let_draws_expire_without_end() -> None:
     deadline = task.state.deadline
     for _ in range(2):
         task.world.wait(blocks=2 + HASH_BLOCKS)
-        task.call("draw")
+        task.call("draw", [])
     with task.world.refuses("NoDefault", task.id):
         task.call("defaulted")  # anybody can still draw
     task.world.wait(blocks=2 + HASH_BLOCKS)
     with task.world.refuses("DrawMissed", task.id):
-        task.call("draw")
+        task.call("draw", [])
     with task.world.refuses("TooEarly", task.id, deadline):
         task.call("defaulted")
     task.world.wait_beyond(deadline)
@@ -110,7 +106,7 @@ def test_a_draw_missed_beyond_the_deadline_is_the_solvers_default() -> None:
     task = at(Status.COMMITTED)
     task.world.wait(blocks=2 + HASH_BLOCKS, seconds=SPEC.audit_window + 1)
     with task.world.refuses("DrawMissed", task.id):
-        task.call("draw")
+        task.call("draw", [])
     task.call("defaulted")
     assert task.state.status == Status.SLASHED
 
@@ -120,7 +116,7 @@ def test_a_late_draw_is_no_default_while_anybody_can_make_it() -> None:
     task.world.wait(blocks=2, seconds=SPEC.audit_window + 1)
     with task.world.refuses("NoDefault", task.id):
         task.call("defaulted")
-    task.call("draw")
+    task.call("draw", [])
     assert task.state.status == Status.STARTING
 
 
@@ -128,7 +124,7 @@ def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
     task = fresh_world().post(committee=4)
     world = task.world
     for interested in (SOLVER, SUBMITTER):
-        world.send("registerVerifier", 6, sender=interested)
+        world.send("registerVerifier", 64, sender=interested)
     task.reach(Status.TRAINING)
     newcomers = [role(f"newcomer {i}") for i in range(8)]
     for newcomer in newcomers:
@@ -143,7 +139,7 @@ def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
     for block in range(10):
         world.evm.back(mark)
         world.wait(blocks=2 + HASH_BLOCKS + block)
-        task.call("draw")  # missed: the next one has another hash
+        task.call("draw", [])  # missed: the next one has another hash
         task.draw()
         assert set(task.drawn) <= set(VERIFIERS)
 
@@ -151,17 +147,17 @@ def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
 def test_joining_and_leaving_after_the_hash_is_known_changes_no_draw() -> None:
     task = at(Status.TRAINING, committee=4)
     world = task.world
-    for verifier in VERIFIERS[:3]:  # their week is over in time: they may go whenever they like
+    for verifier in VERIFIERS[:3]:  # their month is over in time: they may go whenever they like
         world.send("leaveVerifiers", sender=verifier)
     extra = [role(f"sybil {i}") for i in range(5)]
     for sybil in extra:
         world.fund(sybil)
         world.send("registerVerifier", 1, sender=sybil)
-    world.wait(7 * 86_400 - SPEC.train_window // 2)
+    world.wait(MONTH - SPEC.train_window // 2)
     task = task.world.post(committee=4).reach(Status.COMMITTED)
     world.wait(blocks=2, seconds=max(0, SPEC.train_window))
     mark = world.evm.mark()
-    task.call("draw")
+    task.call("draw", [])
     drawn, runs = task.drawn, task.runs
     world.evm.back(mark)
     for verifier in VERIFIERS[:3]:
@@ -169,7 +165,7 @@ def test_joining_and_leaving_after_the_hash_is_known_changes_no_draw() -> None:
     for i in range(4):
         world.fund(role(f"late sybil {i}"))
         world.send("registerVerifier", 64, sender=role(f"late sybil {i}"))
-    task.call("draw")
+    task.call("draw", [])
     assert (task.drawn, task.runs) == (drawn, runs)
     world.assert_solvent()
 
@@ -185,7 +181,7 @@ def test_a_draw_without_enough_verifiers_ends_the_task_and_frees_all_money() -> 
     assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
     assert task.state.status == Status.EXPIRED
     assert world.free(SOLVER) == free[0] + SPEC.solver_stake
-    assert world.free(SUBMITTER) == free[1] + BUDGET + 4 * SPEC.verifier_fee
+    assert world.free(SUBMITTER) == free[1] + task.spec.escrow
     assert [world.slots(v) for v in VERIFIERS] == slots
     world.assert_solvent()
 
@@ -195,7 +191,7 @@ def test_a_draw_that_fills_only_some_seats_gives_their_slots_back() -> None:
     world = task.world
     for verifier in VERIFIERS[:3]:
         world.send("leaveVerifiers", sender=verifier)
-    world.wait(7 * 86_400)
+    world.wait(MONTH)
     for verifier in VERIFIERS[:3]:
         world.send("removeVerifier", sender=verifier)
     task = world.post(committee=4).reach(Status.COMMITTED)
@@ -238,3 +234,47 @@ def test_draws_are_uniform_and_runs_are_the_maximal_ones() -> None:
 def test_drawing_every_segment_makes_one_run_of_the_whole_training() -> None:
     task = at(Status.STARTING, samples=8)
     assert [(run.first, run.count) for run in task.runs] == [(0, 8)]
+
+
+# Drawing and opening the starts in one transaction.
+
+
+def test_drawing_and_opening_at_once_equals_doing_both() -> None:
+    task = at(Status.COMMITTED)
+    world, mark = task.world, task.world.evm.mark()
+    drawn, apart = task.draw(), task.open_starts()
+    after = task.state, task.runs, task.seats
+    world.evm.back(mark)
+    done = task.draw_and_open()
+    assert (task.state, task.runs, task.seats) == after
+    assert task.state.status == Status.SEALING
+    assert done.event("StartsOpened") == apart.event("StartsOpened")
+    assert done.gas < drawn.gas + apart.gas
+    world.assert_solvent()
+
+
+def test_only_the_solver_draws_with_openings_and_only_with_the_right_ones() -> None:
+    task = at(Status.COMMITTED)
+    world = task.world
+    world.wait(blocks=2)
+    runs = world.market.view("draw", task.id, task.spec.as_abi(), [])
+    openings = [task.opening(run[0]) for run in runs]
+    with world.refuses("NotSolver", task.id, STRANGER):
+        task.call("draw", openings)
+    with world.refuses("WrongCount", 1, 2):
+        task.call("draw", openings[:1], sender=SOLVER)
+    with world.refuses("BadProof", task.id, "checkpoint"):
+        task.call("draw", openings[::-1], sender=SOLVER)
+    task.call("draw", openings, sender=SOLVER)
+    assert task.state.status == Status.SEALING
+
+
+def test_openings_for_a_draw_that_was_missed_open_nothing() -> None:
+    task = at(Status.COMMITTED)
+    task.world.wait(blocks=2)
+    runs = task.world.market.view("draw", task.id, task.spec.as_abi(), [])
+    openings = [task.opening(run[0]) for run in runs]
+    task.world.wait(blocks=HASH_BLOCKS)
+    done = task.call("draw", openings, sender=SOLVER)
+    assert [name for name, _ in done.events] == ["LogCompleted"]
+    assert (task.state.status, task.state.retries) == (Status.COMMITTED, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Receipts of the final state, the weight of stake in the draw, and the market's two pieces."""
+"""Receipts of the final state, the weight of stake in the draw, and the market's three pieces."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from eth_utils.crypto import keccak
 from protocol.commitments import receipt_root
 from protocol.merkle import leaf_hash, node_hash
 from protocol.task import SeatState, Status, is_lacking, receipt_salt
-from tests.market_chain import contract
+from tests.evm import EvmReverted
+from tests.market_chain import Deployed, contract
 from tests.market_driver import (
-    BUDGET,
     FUNDS,
     RECEIPT,
     SOLVER,
-    SPEC,
+    STAKE,
     STRANGER,
     SUBMITTER,
     VERIFIERS,
@@ -29,6 +29,7 @@ from tests.market_driver import (
     fresh_world,
     role,
 )
+from tests.market_world import NATIVE
 
 MISSING = bytes(32)
 
@@ -41,7 +42,6 @@ def revealed(receipts: Sequence[bytes], **changes: Any) -> Task:
     task.open_ends()
     for verifier, receipt in zip(task.drawn, receipts, strict=True):
         task.reveal(verifier, receipt=receipt)
-    task.call("openWindow")
     task.world.wait_beyond(task.state.deadline)
     return task
 
@@ -64,9 +64,8 @@ def test_ransom_a_solver_that_withholds_the_final_state_is_never_paid() -> None:
         task.open_ends()
         for verifier in task.drawn:
             task.reveal(verifier, receipt=MISSING)
-        task.call("openWindow")
         world.wait_beyond(task.state.deadline)
-    assert world.free(SUBMITTER) == FUNDS + BUDGET + 2 * SPEC.verifier_fee  # all that it sent
+    assert world.free(SUBMITTER) == FUNDS + task.spec.escrow  # all that it sent
     assert world.free(SOLVER) == FUNDS
     world.assert_solvent()
 
@@ -95,18 +94,20 @@ def test_a_digest_that_differs_stands_also_without_a_receipt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("have", "lack", "settles"), [(1, 0, True), (1, 1, True), (1, 2, False), (2, 2, True)]
+    ("have", "lack", "settles"),
+    [(2, 0, True), (3, 0, True), (2, 1, True), (1, 1, False), (1, 2, False), (2, 2, True)],
 )
 def test_most_of_the_drawn_must_not_lack_the_bytes(have: int, lack: int, settles: bool) -> None:
     task = revealed([RECEIPT] * have + [MISSING] * lack)
-    assert is_lacking(task.seats) is not settles
+    assert is_lacking(task.seats, task.state.round) is not settles
     allowed, refused = ("settle", "redraw") if settles else ("redraw", "settle")
     with task.world.refuses("AlreadyAttested" if settles else "NotAttested", task.id):
         task.call(refused)
     task.call(allowed)
     assert task.state.status == (Status.SETTLED if settles else Status.COMMITTED)
-    # Nobody was dishonest: all stakes are back.
-    assert [task.world.slots(v) for v in VERIFIERS] == [2] * len(VERIFIERS)
+    # Nobody was dishonest: all stakes are back, but those of who must answer for an attestation.
+    bound = 0 if settles else have
+    assert sum(task.world.slots(v) for v in VERIFIERS) == 2 * len(VERIFIERS) - bound
     task.world.assert_solvent()
 
 
@@ -137,43 +138,66 @@ def test_stake_spread_over_accounts_is_drawn_as_often_as_stake_on_one() -> None:
     whale = role("whale")
     world.fund(whale)
     world.send("registerVerifier", 12, sender=whale)  # as many stakes as the six others together
-    task = world.post(committee=1).reach(Status.TRAINING)
+    task = world.post().reach(Status.TRAINING)
     mark = world.evm.mark()
-    drawn: Counter[bytes] = Counter()
+    first: Counter[bytes] = Counter()
     for block in range(60):
         world.evm.back(mark)
         world.wait(blocks=1 + block)
         task.append(9)
         task.draw()
-        drawn.update(task.drawn)
+        first.update(task.drawn[:1])  # nobody has two seats of one audit
     # The draws depend on block numbers alone here: two standard deviations.
-    assert drawn[whale] == pytest.approx(30, abs=8)
+    assert first[whale] == pytest.approx(30, abs=8)
 
 
 def test_the_second_piece_of_code_acts_on_the_markets_storage_alone() -> None:
     task = at(Status.WINDOW)
-    world = task.world
-    remedies = bytes.fromhex(world.market.view("REMEDIES")[2:])
+    world, terms = task.world, task.spec.as_abi()
     before = world.picture()
-    for function, arguments in (
-        ("challenge", [task.id, SPEC.as_abi(), 0]),
-        ("redraw", [task.id, SPEC.as_abi()]),
-        ("defaulted", [task.id, SPEC.as_abi()]),
-        ("registerVerifier", [1]),
-        ("onVerdict", [1, True]),
+    target = task.target(0)
+    for piece, function, arguments in (
+        ("REMEDIES", "sealChallenge", [task.id, terms, RECEIPT]),
+        ("REMEDIES", "challenge", [task.id, terms, target, bytes(32)]),
+        ("REMEDIES", "redraw", [task.id, terms]),
+        ("REMEDIES", "defaulted", [task.id, terms]),
+        ("REMEDIES", "punish", [task.id, terms]),
+        ("REMEDIES", "onVerdict", [1, True]),
+        ("REGISTRY", "registerVerifier", [1]),
+        ("REGISTRY", "bid", [task.id, terms, RECEIPT]),
+        ("REGISTRY", "accept", [task.id, terms]),
+        ("REGISTRY", "cancel", [task.id, terms]),
     ):
+        code = bytes.fromhex(world.market.view(piece)[2:])
         data = world.market.calldata(function, *arguments)
-        with pytest.raises(Exception, match="Revert"):
-            world.evm.call(remedies, data, sender=STRANGER)
+        with pytest.raises(EvmReverted):
+            world.evm.call(code, data, sender=STRANGER)
     assert world.picture() == before
 
 
+@pytest.mark.parametrize("piece", ["Remedies", "Registry"])
+@pytest.mark.parametrize("what", ["game", "token", "stake"])
+def test_a_market_refuses_code_that_was_deployed_for_another(piece: str, what: str) -> None:
+    world = fresh_world()
+    terms = {"game": world.game.address, "token": NATIVE, "stake": STAKE}
+    codes = {
+        name: Deployed(world.evm, name, *terms.values()).address
+        for name in ("Remedies", "Registry")
+    }
+    other = {"game": STRANGER, "token": STRANGER, "stake": STAKE + 1}[what]
+    codes[piece] = Deployed(world.evm, piece, *(terms | {what: other}).values()).address
+    with pytest.raises(EvmReverted) as caught:
+        Deployed(world.evm, "Market", *terms.values(), *codes.values())
+    refusal = world.market.refusal(caught.value)
+    assert (refusal.error, refusal.arguments) == ("ForeignCode", ("0x" + codes[piece].hex(),))
+
+
 @pytest.mark.size
-def test_both_pieces_are_small_enough_and_the_market_tells_all_events_and_errors() -> None:
+def test_all_pieces_are_small_enough_and_the_market_tells_all_events_and_errors() -> None:
     abis = {}
-    for name in ("Market", "Remedies"):
+    for name in ("Market", "Remedies", "Registry"):
         code = contract(name)["deployed_bytecode"]
         assert (len(code) - 2) // 2 <= 24_576  # EIP-170
         kinds = ("event", "error", "function")
         abis[name] = {i["name"] for i in contract(name)["abi"] if i["type"] in kinds}
-    assert abis["Remedies"] <= abis["Market"]
+    assert abis["Remedies"] | abis["Registry"] <= abis["Market"]
