@@ -2,7 +2,8 @@
 """pytest plugin of `scripts.mutate`: collects once, then runs the tests once for each mutant.
 
 Every run is a fork that stops at its first failure; contracts are linked to the mutant's number as
-they are compiled. One line of JSON a mutant goes to the file that BITCOURT_MUTATION_LOG names.
+they are compiled. A test that has killed a mutant comes first in the next run: neighbours often die
+of the same. One line of JSON a mutant goes to the file that BITCOURT_MUTATION_LOG names.
 """
 
 from __future__ import annotations
@@ -56,15 +57,20 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     with Path(os.environ["BITCOURT_MUTATION_LOG"]).open("a") as log:
         for number in json.loads(os.environ["BITCOURT_MUTANTS"]):
             began = time.monotonic()
-            failed = _run(session, number)
-            row = {"mutant": number, "killed": failed, "seconds": time.monotonic() - began}
+            failed, killer = _run(session, number)
+            row: dict[str, object] = {"mutant": number, "killed": failed, "by": None}
+            if killer is not None:
+                row["by"] = session.items[killer].nodeid
+                session.items.insert(0, session.items.pop(killer))
+            row["seconds"] = time.monotonic() - began
             print(json.dumps(row), file=log, flush=True)
     session.testscollected = max(session.testscollected, 1)
     return True
 
 
-def _run(session: pytest.Session, number: int) -> bool:
-    """Whether any test fails with one mutant on."""
+def _run(session: pytest.Session, number: int) -> tuple[bool, int | None]:
+    """Whether any test fails with one mutant on, and the place of that test if it is known."""
+    reading, writing = os.pipe()
     child = os.fork()
     if not child:
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -78,10 +84,14 @@ def _run(session: pytest.Session, number: int) -> bool:
                 after = session.items[place + 1] if place + 1 < len(session.items) else None
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
                 if session.testsfailed:
+                    os.write(writing, place.to_bytes(4, "big"))
                     break
             failed = bool(session.testsfailed)
         finally:
             sys.stdout.flush()
             os._exit(failed)
+    os.close(writing)
     _, status = os.waitpid(child, 0)
-    return status != 0
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    return status != 0, int.from_bytes(told, "big") if told else None

@@ -183,7 +183,7 @@ abstract contract Audit is TaskBook {
             && _countSeats(id, task, SeatState.Mismatched) == 0 && _countSeats(id, task, SeatState.Disputing) == 0;
         if (second) {
             _slashIdle(id, task, true);
-            _markOpened(id, task, true);
+            _closeRuns(id, task);
             task.second = true;
             task.retries = 0;
             ++task.round;

@@ -83,8 +83,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     mapping(uint256 id => uint64[128] runs) internal _runs;
     mapping(uint256 id => mapping(uint256 seat => Seat)) internal _seats;
     mapping(uint256 id => mapping(uint256 seat => bytes32 digest)) internal _seals;
-    /// @dev Segments whose end was opened in an earlier round can never be audited as sealed again.
-    mapping(uint256 id => mapping(uint256 segment => bool)) internal _opened;
+    /// @dev Segments of runs whose ends were opened: they can never be audited as sealed again.
+    mapping(uint256 id => mapping(uint256 segment => bool)) internal _audited;
     mapping(uint256 id => mapping(address challenger => SealedChallenge)) public sealedChallenges;
     mapping(uint256 disputeId => Dispute dispute) public disputes;
     mapping(uint256 id => Claim claim) internal _claims;

@@ -29,15 +29,12 @@ contract Remedies is DataDemands, Runs {
             uint256 sealedSeats = _countSeats(id, task, SeatState.Sealed);
             if (sealedSeats >= QUORUM) revert WrongStatus(id, task.status);
             _slashIdle(id, task, false);
-            if (sealedSeats == 0) {
-                _markOpened(id, task, false);
-                ++task.round;
-            }
+            if (sealedSeats == 0) ++task.round;
         } else {
             _closedWindow(id, spec);
             if (!_isLacking(id, task)) revert AlreadyAttested(id);
             _slashIdle(id, task, true);
-            _markOpened(id, task, true);
+            _closeRuns(id, task);
             ++task.round;
         }
         if (task.retries + 1 >= MAX_ROUNDS) {

@@ -5,8 +5,8 @@ import {MarketBase} from "./MarketBase.sol";
 import {Run, Task, TaskSpec} from "./MarketTypes.sol";
 
 /// @title Which segments are audited
-/// @notice Uniformly drawn without replacement, adjacent ones merged into runs. What was drawn and never
-/// opened stays drawn, so that withholding rids nobody of a draw; what was opened is not drawn again.
+/// @notice Uniformly drawn without replacement, adjacent ones merged into runs. What was drawn and not
+/// audited stays drawn, so that withholding rids nobody of a draw; what was audited is not drawn again.
 abstract contract Runs is MarketBase {
     function _currentRuns(uint256 id, Task storage task) internal view returns (Run[] memory runs) {
         (uint256 first, uint256 end) = (task.firstRun, task.runs);
@@ -24,14 +24,14 @@ abstract contract Runs is MarketBase {
         if (k > MAX_SAMPLES) k = MAX_SAMPLES;
         if (k > n) k = n;
         (uint256[] memory drawn, uint256 count) = _drawnBefore(id, task, k);
-        bool first = task.retries == 0 && !task.second; // nothing was opened yet
+        bool first = task.retries == 0 && !task.second; // nothing was audited yet
         while (count < k) {
             uint256 pick;
             bool isFree = false;
             // Fewer than 128 segments can be taken, so walking on from the last try finds a free one.
             for (uint256 i = 0; i < 192 && !isFree; ++i) {
                 pick = i < 64 ? uint256(keccak256(abi.encode(random, count, i))) % n : (pick + 1) % n;
-                isFree = first || !_opened[id][low + pick];
+                isFree = first || !_audited[id][low + pick];
                 for (uint256 j = 0; j < count; ++j) {
                     if (drawn[j] == low + pick) isFree = false;
                 }
@@ -75,19 +75,14 @@ abstract contract Runs is MarketBase {
         return _currentRuns(id, task);
     }
 
-    /// @dev Remembers the segments whose ends this round showed. A start is the end of the segment
-    /// before it. Runs whose own ends nobody has seen stay for the next draw.
-    function _markOpened(uint256 id, Task storage task, bool endsOpened) internal {
-        mapping(uint256 segment => bool) storage opened = _opened[id];
+    /// @dev Remembers what this round has audited, and keeps its runs for those who attest them. INVARIANT: a
+    /// segment whose end was only shown, as the start of another run or as the last state, may still be
+    /// drawn: who copies its digest must still replay the others, and who is honest replays it.
+    function _closeRuns(uint256 id, Task storage task) internal {
         Run[] memory runs = _currentRuns(id, task);
         for (uint256 i = 0; i < runs.length; ++i) {
-            uint256 first = runs[i].first;
-            if (first != 0) opened[first - 1] = true;
-            for (uint256 j = 0; endsOpened && j < runs[i].count; ++j) opened[first + j] = true;
+            for (uint256 j = 0; j < runs[i].count; ++j) _audited[id][runs[i].first + j] = true;
         }
-        if (endsOpened) {
-            opened[task.logSize - 2] = true;
-            task.firstRun = task.runs;
-        }
+        task.firstRun = task.runs;
     }
 }
