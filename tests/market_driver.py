@@ -248,7 +248,10 @@ class Task:
     # Everybody honest.
 
     def _bid(self) -> None:
-        self.auction((SOLVER, BUDGET * 8 // 10))
+        if raw(self.spec.solver) == NOBODY:
+            self.auction((SOLVER, BUDGET * 8 // 10))
+        else:
+            self.call("accept", sender=raw(self.spec.solver))
 
     def _commit(self) -> None:
         self.append(self.spec.complete(self.state.settled))
@@ -267,7 +270,9 @@ class Task:
         self.call("settle")
 
     def reach(self, status: Status) -> Task:
-        """Plays on, everybody honest, until the task has this status; there is one bid."""
+        """Plays on, everybody honest, until the task has this status; there is one bid, or none
+        if the terms name the solver.
+        """
         steps = {
             Status.BIDDING: Task._bid,
             Status.TRAINING: Task._commit,
@@ -304,8 +309,13 @@ def _staged(status: Status, changes: tuple[tuple[str, Any], ...]) -> tuple[Task,
     if status <= Status.BIDDING:
         task = world.post(**dict(changes)).reach(status)
         return task, world.evm.mark()
-    # What is drawn follows from the block of the last commitment, so the draw starts before it.
-    before = {Status.STARTING: Status.TRAINING, Status.REVEALING: Status.SEALING}
+    # What is drawn follows from the block of the last commitment, so the draw starts before it. The
+    # last reveal opens the window, and no honest task is convicted.
+    before = {
+        Status.STARTING: Status.TRAINING,
+        Status.WINDOW: Status.REVEALING,
+        Status.SETTLED: Status.WINDOW,
+    }
     earlier, mark = _staged(before.get(status, Status(status - 1)), changes)
     for block in range(20):
         world.evm.back(mark)

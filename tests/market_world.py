@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -130,15 +130,14 @@ class World:
         logs = [log for log in self.evm.logs if bytes(log[0]) == self.market.address]
         return Done(21_000 + used, [self.market.event(log) for log in logs])
 
-    def post(self, **changes: Any) -> Task:
-        """Posts a task that differs from SPEC in these fields."""
+    def post(self, claimed: Sequence[bytes] = (), **changes: Any) -> Task:
+        """Posts a task that differs from SPEC in these fields; its log will claim these states."""
         from tests.market_driver import Task
 
         spec = replace(SPEC, **changes)
         done = self.send("post", spec.as_abi(), "store", sender=SUBMITTER, value=spec.escrow)
-        task = Task(
-            self, done.event("TaskPosted")["id"], spec, gas={"post": done.gas}, spent=done.gas
-        )
+        number = done.event("TaskPosted")["id"]
+        task = Task(self, number, spec, [*claimed], gas={"post": done.gas}, spent=done.gas)
         self.tasks.append(task)
         return task
 

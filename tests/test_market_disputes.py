@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Challenges, verdicts, and who gets the money of a convicted solver."""
+"""Disputes with the solver: who may open them, their verdicts, and a convicted solver's money."""
 
 from __future__ import annotations
 
 import pytest
-from eth_utils.crypto import keccak
 
-from protocol.task import SeatState, Status
+from protocol.task import NO_SEAT, SeatState, Status
+from tests.market_chain import label
+from tests.market_cheats import BOND, BURNED, COMPENSATION, REWARD, STAKED, SYBIL, cheated
 from tests.market_driver import (
-    BUDGET,
     FUNDS,
     RIVAL,
     SOLVER,
@@ -17,151 +17,142 @@ from tests.market_driver import (
     STRANGER,
     SUBMITTER,
     WHISTLEBLOWER,
-    Task,
     at,
+    nonce,
     raw,
     role,
 )
 
-BOND, STAKED, FEES = SPEC.bond, SPEC.solver_stake, SPEC.committee * SPEC.verifier_fee
-REWARD, COMPENSATION = STAKED * 40 // 100, STAKED * 20 // 100
 CLOCK = SPEC.dispute_clock
-CAP = 32
-SYBIL = role("sybil of the solver")
-
-
-def cheated(**changes: int) -> Task:
-    """A task whose solver lied about every checkpoint; the first drawn verifier attested all the
-    same, the second one revealed another digest. Disputes may be opened.
-    """
-    task = at(Status.SEALING, **changes)
-    task.truth = [keccak(root) for root in task.claimed]
-    first, second = task.drawn
-    lie = [task.claimed[run.first + run.count] for run in task.runs]
-    task.seal(first, lie)
-    task.seal(second)
-    task.open_ends()
-    task.reveal(first, lie)
-    task.reveal(second)
-    assert [seat.state for seat in task.seats] == [SeatState.ATTESTED, SeatState.MISMATCHED]
-    task.world.fund(SYBIL)
-    return task
+DISPUTABLE = (Status.REVEALING, Status.WINDOW)
 
 
 # Opening.
 
 
-def test_a_challenge_locks_the_bond_and_opens_a_game_over_the_run() -> None:
-    task = at(Status.WINDOW)
-    done = task.call("challenge", 1, sender=WHISTLEBLOWER)
-    event, run = done.event("DisputeOpened"), task.runs[1]
-    assert (raw(event["challenger"]), event["run"], event["disputeId"]) == (WHISTLEBLOWER, 1, 1)
+def test_a_mismatched_verifier_opens_a_game_over_its_run_for_the_plain_bond() -> None:
+    task = cheated()
+    world, honest, run = task.world, task.drawn[-1], task.runs[1]
+    free = world.free(honest)
+    seat = task.seat(honest)
+    target = task.target(run.first, run.count, seat)
+    event = task.call("challenge", target, bytes(32), sender=honest).event("DisputeOpened")
+    assert (raw(event["challenger"]), raw(event["defendant"])) == (honest, SOLVER)
+    assert (event["first"], event["count"], event["disputeId"]) == (run.first, run.count, 1)
     steps = task.spec.steps_between(run.first, run.count)
-    roots = (run.start_root, run.end_root, steps.start, len(steps))
+    ends = (task.claimed[run.first], task.claimed[run.first + run.count])
     counts = (SPEC.n_nodes, SPEC.n_state, SPEC.n_const, SPEC.n_data)
     task_roots = (SPEC.program_root, SPEC.const_root, SPEC.data_root, SPEC.seed)
-    assert event["context"] == (*task_roots, *roots, *counts)
-    parties = task.world.game.view("getDispute", 1)
-    market = "0x" + task.world.market.address.hex()
-    assert parties[:3] == (market, "0x" + SOLVER.hex(), "0x" + WHISTLEBLOWER.hex())
-    assert parties[3:5] == (CLOCK, CLOCK)
-    assert parties[5] == event["context"]
-    assert task.world.free(WHISTLEBLOWER) == FUNDS - BOND
-    assert task.state.open_disputes == 1
-    task.world.assert_solvent()
+    assert event["context"] == (*task_roots, *ends, steps.start, len(steps), *counts)
+    parties = world.game.view("getDispute", 1)
+    people = ("0x" + who.hex() for who in (world.market.address, SOLVER, honest))
+    assert parties[:3] == tuple(people)
+    assert parties[3:] == (CLOCK, CLOCK, event["context"])
+    assert world.free(honest) == free - BOND
+    assert (task.state.open, task.seats[seat].state) == (1, SeatState.DISPUTING)
+    world.assert_solvent()
 
 
-def test_the_last_run_ends_with_the_training_and_not_with_its_segment() -> None:
-    task = at(Status.WINDOW, samples=8)
-    event = task.call("challenge", 0, sender=WHISTLEBLOWER).event("DisputeOpened")
-    assert event["context"][6:8] == (0, SPEC.steps)
+def test_the_last_segment_ends_with_the_training() -> None:
+    task = at(Status.WINDOW)
+    task.seal_challenge(WHISTLEBLOWER, 7)
+    task.world.wait()
+    done = task.call("challenge", task.target(7), nonce(WHISTLEBLOWER), sender=WHISTLEBLOWER)
+    assert done.event("DisputeOpened")["context"][6:8] == (35, SPEC.steps - 35)
 
 
 @pytest.mark.parametrize("status", [*list(Status)[1:6], Status.SETTLED])
 def test_disputes_open_only_while_ends_are_known_and_the_task_lives(status: Status) -> None:
     task = at(status)
     with task.world.refuses("WrongStatus", task.id, status):
-        task.call("challenge", 0, sender=WHISTLEBLOWER)
+        task.call("sealChallenge", b"\x01" * 32, sender=WHISTLEBLOWER)
 
 
-@pytest.mark.parametrize("status", [Status.REVEALING, Status.WINDOW])
+@pytest.mark.parametrize("status", DISPUTABLE)
 def test_disputes_open_until_the_last_second_and_no_longer(status: Status) -> None:
     task = at(status)
     deadline = task.state.deadline
     task.world.wait_until(deadline)
-    task.challenge(WHISTLEBLOWER)
+    task.seal_challenge(WHISTLEBLOWER, 0)
     task.world.wait_beyond(deadline)
     with task.world.refuses("TooLate", task.id, deadline):
-        task.call("challenge", 0, sender=WHISTLEBLOWER)
+        task.seal_challenge(RIVAL, 0)
 
 
-def test_challenges_by_the_solver_over_nothing_or_without_money_are_refused() -> None:
+def test_a_mismatched_verifier_that_comes_late_is_refused() -> None:
+    task = cheated()
+    deadline, honest = task.state.deadline, task.drawn[-1]
+    task.world.wait_beyond(deadline)
+    with task.world.refuses("TooLate", task.id, deadline):
+        task.challenge(honest)
+
+
+def test_the_solver_may_not_challenge_itself() -> None:
     task = at(Status.WINDOW)
-    with task.world.refuses("SolverMayNotChallenge", task.id):
-        task.call("challenge", 0, sender=SOLVER)
-    for run in (2, 2**256 - 1):
-        with task.world.refuses("UnknownRun", task.id, run):
-            task.call("challenge", run, sender=WHISTLEBLOWER)
+    task.seal_challenge(SOLVER, 0)
+    task.world.wait()
+    with task.world.refuses("InvalidParties", SOLVER, SOLVER):
+        task.tell_challenge(SOLVER, 0)
+
+
+def test_priority_belongs_to_the_owner_of_a_mismatched_seat_and_only_once() -> None:
+    task = cheated()
+    world, (attestor, _, honest) = task.world, task.drawn
+    run = task.runs[0]
+
+    def challenge(sender: bytes, seat: int) -> None:
+        target = task.target(run.first, run.count, seat)
+        task.call("challenge", target, bytes(32), sender=sender)
+
+    for seat in (task.seat(honest), len(task.seats), NO_SEAT - 1):
+        with world.refuses("NotDrawn", task.id, WHISTLEBLOWER):
+            challenge(WHISTLEBLOWER, seat)
+    with world.refuses("AlreadyChallenged", task.id, attestor):
+        challenge(attestor, task.seat(attestor))
+    challenge(honest, task.seat(honest))
+    with world.refuses("AlreadyChallenged", task.id, honest):
+        challenge(honest, task.seat(honest))
+
+
+def test_a_dispute_over_segments_or_states_that_do_not_exist_is_refused() -> None:
+    task = cheated()
+    world, honest = task.world, task.drawn[-1]
+    seat = task.seat(honest)
+    start, end = task.opening(0), task.opening(1)
+    for first, count in ((0, 0), (0, 9), (8, 1), (0, 17), (2**32 - 1, 2**32 - 1)):
+        with world.refuses("UnknownRun", task.id, first, count):
+            target = (first, count, seat, NO_SEAT, start, end)
+            task.call("challenge", target, bytes(32), sender=honest)
+    unsealed = (bytes(32), task.claimed[1], end[2])
+    foreign = (end[0], task.truth[1], end[2])
+    for pair in ((end, end), (start, start), (start, unsealed), (start, foreign)):
+        with world.refuses("BadProof", task.id, label("checkpoint")):
+            task.call("challenge", (0, 1, seat, NO_SEAT, *pair), bytes(32), sender=honest)
+
+
+def test_a_challenger_without_money_is_refused() -> None:
+    task = at(Status.WINDOW)
     poor = role("poor challenger")
     with task.world.refuses("InsufficientBalance", poor, BOND, 0):
-        task.call("challenge", 0, sender=poor)
+        task.seal_challenge(poor, 0)
 
 
 def test_the_defence_gets_a_clock_for_every_dispute_beside_it() -> None:
+    # All segments at once.
     task = at(Status.WINDOW)
-    for i in range(3):
-        dispute = task.challenge(WHISTLEBLOWER)
+    for segment in range(8):
+        dispute = task.whistle(WHISTLEBLOWER, segment)
         clocks = task.world.game.view("getDispute", dispute)[3:5]
-        assert clocks == ((i + 1) * CLOCK, CLOCK)
-
-
-# Spam.
-
-
-def test_filling_all_places_costs_far_more_than_a_stake_and_shuts_no_drawn_verifier_out() -> None:
-    task = cheated()
-    honest = task.drawn[1]
-    task.world.fund(SYBIL, 10_000 * STAKE)
-    free = task.world.free(SYBIL)
-    for i in range(CAP):
-        before = task.world.free(SYBIL)
-        task.challenge(SYBIL)
-        assert before - task.world.free(SYBIL) == BOND << (i // 4)
-    locked = free - task.world.free(SYBIL)
-    assert locked == 1020 * BOND
-    with task.world.refuses("TooManyDisputes", task.id):
-        task.call("challenge", 0, sender=WHISTLEBLOWER)
-    with task.world.refuses("TooManyDisputes", task.id):
-        task.call("challenge", 0, sender=task.drawn[0])  # attested: has no place kept for it
-    free = task.world.free(honest)
-    dispute = task.challenge(honest)
-    assert task.world.free(honest) == free - BOND
-    assert task.state.open_disputes == CAP + 1
-    with task.world.refuses("TooManyDisputes", task.id):
-        task.call("challenge", 0, sender=honest)  # one place each
-    task.world.assert_solvent()
-    for i in range(1, CAP + 1):
-        task.world.decide(i, convicted=False)
-    assert task.state.forfeited == locked // 2
-    task.world.decide(dispute, convicted=True)
-    assert task.state.status == Status.SLASHED
-    assert task.world.free(honest) == free + REWARD
-    task.world.assert_solvent()
+        assert clocks == ((segment + 1) * CLOCK, CLOCK)
 
 
 def test_the_longest_clocks_of_all_places_do_not_overflow() -> None:
-    task = cheated(dispute_clock=90 * 86_400)
+    task = cheated(dispute_clock=28 * 86_400)
     task.world.fund(SYBIL, 10_000 * STAKE)
-    for _ in range(CAP):
-        task.challenge(SYBIL)
-    dispute = task.challenge(task.drawn[1])
-    assert task.world.game.view("getDispute", dispute)[3] == 33 * 90 * 86_400
-
-
-def test_a_bond_that_no_sum_of_money_could_pay_is_refused_without_overflow() -> None:
-    task = at(Status.WINDOW, bond=2**96 - 1)
-    with task.world.refuses("InsufficientBalance", WHISTLEBLOWER, 2**96 - 1, FUNDS):
-        task.call("challenge", 0, sender=WHISTLEBLOWER)
+    for _ in range(32):
+        task.whistle(SYBIL)
+    dispute = task.challenge(task.drawn[-1])
+    assert task.world.game.view("getDispute", dispute)[3] == 33 * 28 * 86_400
 
 
 # Verdicts.
@@ -169,7 +160,7 @@ def test_a_bond_that_no_sum_of_money_could_pay_is_refused_without_overflow() -> 
 
 def test_only_the_game_gives_a_verdict_and_only_once() -> None:
     task = at(Status.WINDOW)
-    dispute = task.challenge(WHISTLEBLOWER)
+    dispute = task.whistle(WHISTLEBLOWER)
     for sender in (STRANGER, SOLVER, WHISTLEBLOWER):
         with task.world.refuses("NotGame", sender):
             task.world.send("onVerdict", dispute, False, sender=sender)
@@ -179,7 +170,7 @@ def test_only_the_game_gives_a_verdict_and_only_once() -> None:
         mark = task.world.evm.mark()
         event = task.world.decide(dispute, convicted=convicted).event("DisputeEnded")
         assert (event["disputeId"], event["convicted"]) == (dispute, convicted)
-        assert task.state.open_disputes == 0
+        assert task.state.open == 0
         for again in (False, True):
             with task.world.refuses("UnknownDispute", dispute):
                 task.world.decide(dispute, convicted=again)
@@ -188,52 +179,58 @@ def test_only_the_game_gives_a_verdict_and_only_once() -> None:
 
 def test_a_conviction_pays_challenger_and_submitter_and_burns_the_rest() -> None:
     task = cheated()
-    world, (attestor, honest) = task.world, task.drawn
-    dispute = task.challenge(honest)
+    world, (attestor, _, honest) = task.world, task.drawn
     free = {p: world.free(p) for p in (SUBMITTER, SOLVER, attestor, honest)}
     burned = world.burned()
-    done = world.decide(dispute, convicted=True)
+    world.decide(task.challenge(honest), convicted=True)
+    assert (task.state.status, world.burned()) == (Status.CONVICTED, burned)
+    done = task.call("punish")
     event = done.event("SolverSlashed")
     assert (raw(event["solver"]), event["amount"]) == (SOLVER, STAKED)
-    assert done.event("TaskEnded")["status"] == Status.SLASHED
-    assert world.free(SUBMITTER) - free[SUBMITTER] == BUDGET + FEES + COMPENSATION
-    assert world.free(honest) - free[honest] == BOND + REWARD
+    assert event["reason"] == done.event("TaskEnded")["reason"] == label("convicted")
+    assert done.event("TaskEnded")["status"] == task.state.status == Status.SLASHED
+    # Who revealed another digest is paid its fee like an attestor of a true log.
+    fee = SPEC.verifier_fee
+    assert world.free(honest) - free[honest] == REWARD + fee
+    refund = task.spec.escrow - fee + COMPENSATION
+    assert world.free(SUBMITTER) - free[SUBMITTER] == refund
     assert world.free(SOLVER) == free[SOLVER]
-    assert world.burned() - burned == STAKED - REWARD - COMPENSATION
+    assert world.burned() - burned == BURNED
     # Convicting the solver never slashes attestors: it could lose to itself on purpose.
     assert world.free(attestor) == free[attestor]
-    assert [world.slots(v) for v in task.drawn] == [2, 2]
+    assert [world.slots(v) for v in task.drawn] == [2, 2, 2]
+    assert world.market.view("recordOf", SOLVER)[2] == world.evm.timestamp
     world.assert_solvent()
-    for function in ("settle", "redraw", "defaulted", "openWindow", "challenge"):
-        arguments = [0] if function == "challenge" else []
+    for function in ("settle", "redraw", "defaulted", "openWindow", "punish"):
         with world.refuses("WrongStatus", task.id, Status.SLASHED):
-            task.call(function, *arguments, sender=honest)
+            task.call(function, sender=honest)
 
 
 def test_a_stake_that_does_not_divide_is_paid_out_to_the_last_wei() -> None:
     task = at(Status.WINDOW, solver_stake=101)
     world = task.world
-    dispute = task.challenge(WHISTLEBLOWER)
     burned, free = world.burned(), world.free(SUBMITTER)
-    world.decide(dispute, convicted=True)
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
+    task.call("punish")
     assert world.free(WHISTLEBLOWER) == FUNDS + 40
-    assert world.free(SUBMITTER) == free + BUDGET + FEES + 20
+    assert world.free(SUBMITTER) == free + task.spec.escrow + 20
     assert world.burned() == burned + 41
     world.assert_solvent()
 
 
 def test_a_verifier_that_never_sealed_is_slashed_also_when_the_solver_is_convicted() -> None:
-    task = at(Status.SEALING)
-    world, (attestor, silent) = task.world, task.drawn
-    task.seal(attestor)
+    task = at(Status.SEALING, committee=3)
+    world, (first, second, silent) = task.world, task.drawn
+    task.seal(first)
+    task.seal(second)
     world.wait_beyond(task.state.deadline)
-    task.open_ends()
-    dispute = task.challenge(WHISTLEBLOWER)
     burned = world.burned()
-    done = world.decide(dispute, convicted=True)
+    done = task.open_ends()
     assert raw(done.event("VerifierSlashed")["verifier"]) == silent
-    assert world.burned() == burned + STAKE + STAKED - REWARD - COMPENSATION
-    assert [world.slots(v) for v in (attestor, silent)] == [2, 1]
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
+    task.call("punish")
+    assert world.burned() == burned + STAKE + BURNED
+    assert [world.slots(v) for v in (first, second, silent)] == [2, 2, 1]
     world.assert_solvent()
 
 
@@ -243,34 +240,36 @@ def test_slashing_oneself_through_other_accounts_loses_money() -> None:
     world = task.world
     gang = (SOLVER, SUBMITTER, WHISTLEBLOWER)
     before = sum(world.free(p) for p in gang)
-    held = STAKED + BUDGET + FEES
-    world.decide(task.challenge(WHISTLEBLOWER), convicted=True)
-    assert sum(world.free(p) for p in gang) == before + held - (STAKED - REWARD - COMPENSATION)
-    assert STAKED - REWARD - COMPENSATION == STAKED * 40 // 100
+    held = STAKED + task.spec.escrow
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
+    task.call("punish")
+    assert sum(world.free(p) for p in gang) == before + held - BURNED
+    assert BURNED == STAKED * 40 // 100
 
 
 def test_a_lost_bond_is_half_burned_and_half_the_solvers_if_the_task_settles() -> None:
-    task = at(Status.WINDOW)
+    task = at(Status.WINDOW, bond=BOND + 1)
     world, burned = task.world, task.world.burned()
-    world.decide(task.challenge(WHISTLEBLOWER), convicted=False)
-    assert world.burned() == burned + BOND // 2
-    assert task.state.forfeited == BOND - BOND // 2
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=False)
+    assert world.burned() == burned + BOND // 2 + 1
+    assert task.state.forfeited == BOND // 2
     world.assert_solvent()
     world.wait_beyond(task.state.deadline)
     task.call("settle")
-    assert world.free(SOLVER) == FUNDS + task.state.price + BOND - BOND // 2
+    assert world.free(SOLVER) == FUNDS + task.state.price + BOND // 2
     assert task.state.forfeited == 0
     world.assert_solvent()
 
 
 def test_a_false_flag_shields_nobody_and_its_bond_burns_with_the_stake() -> None:
     task = cheated()
-    world, honest = task.world, task.drawn[1]
-    world.decide(task.challenge(SYBIL), convicted=False)  # claims the truth, loses on purpose
+    world, honest = task.world, task.drawn[-1]
+    world.decide(task.whistle(SYBIL), convicted=False)  # claims the truth, loses on purpose
     burned = world.burned()
     world.decide(task.challenge(honest), convicted=True)
+    task.call("punish")
     assert task.state.status == Status.SLASHED
-    assert world.burned() == burned + BOND - BOND // 2 + STAKED - REWARD - COMPENSATION
+    assert world.burned() == burned + BOND - BOND // 2 + BURNED
     assert world.free(SOLVER) == FUNDS - STAKED
     world.assert_solvent()
 
@@ -281,60 +280,80 @@ def test_other_bonds_come_back_after_a_conviction_however_their_games_end(
 ) -> None:
     task = cheated()
     world = task.world
-    other = task.challenge(WHISTLEBLOWER)
-    dispute = task.challenge(task.drawn[1])
+    other, dispute = task.whistle(WHISTLEBLOWER), task.challenge(task.drawn[-1])
     world.decide(dispute, convicted=True)
     world.assert_solvent()
     burned = world.burned()
     world.decide(other, convicted=convicted)
     assert world.free(WHISTLEBLOWER) == FUNDS
-    assert world.burned() == burned
+    assert (world.burned(), task.state.forfeited) == (burned, 0)
+    task.call("punish")
+    assert world.free(WHISTLEBLOWER) == FUNDS
     world.assert_solvent()
 
 
-# Priority.
+# Convicted, and not yet punished.
 
 
-def test_conceding_to_a_sybil_first_does_not_take_the_honest_verifiers_reward() -> None:
+def test_the_stake_is_shared_out_only_when_nothing_is_open() -> None:
     task = cheated()
-    world, honest = task.world, task.drawn[1]
-    free = world.free(honest)
-    quick = task.challenge(SYBIL)
-    slow = task.challenge(honest)
-    world.decide(quick, convicted=True)
+    world, honest = task.world, task.drawn[-1]
+    dispute, other = task.challenge(honest), task.whistle(WHISTLEBLOWER)
+    task.seal_challenge(RIVAL, 1)
+    world.decide(dispute, convicted=True)
+    for left, close in (
+        (2, lambda: task.call("dropChallenge", RIVAL)),
+        (1, lambda: world.decide(other, convicted=False)),
+    ):
+        with world.refuses("StillOpen", task.id, left):
+            task.call("punish")
+        close()
+        world.assert_solvent()
+    task.call("punish")
     assert task.state.status == Status.SLASHED
-    assert world.free(SYBIL) == FUNDS  # its bond; the reward waits
-    world.assert_solvent()
-    world.decide(slow, convicted=True)
-    assert world.free(SYBIL) == FUNDS
-    assert world.free(honest) == free + REWARD
-    world.assert_solvent()
 
 
-def test_the_first_to_open_is_rewarded_among_challengers_that_were_not_drawn() -> None:
+def test_nothing_new_begins_once_the_solver_is_convicted() -> None:
     task = cheated()
+    world, honest = task.world, task.drawn[-1]
+    task.seal_challenge(RIVAL, 1)
+    world.wait()
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
+    calls = {
+        "settle": lambda: task.call("settle"),
+        "redraw": lambda: task.call("redraw"),
+        "defaulted": lambda: task.call("defaulted"),
+        "sealChallenge": lambda: task.seal_challenge(SYBIL, 0),
+        "challenge": lambda: task.tell_challenge(RIVAL, 1),
+        "challenge, drawn": lambda: task.challenge(honest),
+        "demand": lambda: task.call("demand", 0, 0, 0, 0, b"", []),
+        "append": lambda: task.append(9),
+    }
+    for call in calls.values():
+        with world.refuses("WrongStatus", task.id, Status.CONVICTED):
+            call()
+
+
+def test_a_solver_that_defaults_while_disputes_are_open_is_punished_after_them() -> None:
+    # A second audit runs while somebody disputes what the first one showed.
+    task = at(Status.REVEALING, second_audit=255)
     world = task.world
-    first, second = task.challenge(WHISTLEBLOWER), task.challenge(RIVAL)
-    world.decide(second, convicted=True)
-    world.decide(first, convicted=True)
-    assert (world.free(WHISTLEBLOWER), world.free(RIVAL)) == (FUNDS + REWARD, FUNDS)
+    dispute = task.whistle(WHISTLEBLOWER)
+    for verifier in task.drawn:
+        task.reveal(verifier)
+    assert (task.state.status, task.state.second) == (Status.COMMITTED, True)
+    task.draw()
+    world.wait_beyond(task.state.deadline)
+    task.call("defaulted")
+    assert task.state.status == Status.CONVICTED
+    with world.refuses("StillOpen", task.id, 1):
+        task.call("punish")
+    free, burned = world.free(SUBMITTER), world.burned()
+    world.decide(dispute, convicted=True)
+    done = task.call("punish")
+    assert done.event("TaskEnded")["reason"] == label("convicted")
+    assert world.free(WHISTLEBLOWER) == FUNDS + REWARD
+    assert world.free(SUBMITTER) == free + task.spec.escrow + COMPENSATION
+    assert world.burned() == burned + BURNED
+    assert task.world.free(SOLVER) == FUNDS - STAKED
     world.assert_solvent()
-
-
-def test_a_challenger_that_does_not_win_its_own_game_is_not_rewarded() -> None:
-    task = cheated()
-    world, honest = task.world, task.drawn[1]
-    free = world.free(honest)
-    first, second = task.challenge(honest), task.challenge(WHISTLEBLOWER)
-    world.decide(second, convicted=True)
-    world.decide(first, convicted=False)
-    assert (world.free(WHISTLEBLOWER), world.free(honest)) == (FUNDS + REWARD, free)
-    world.assert_solvent()
-
-
-def test_a_verifier_has_priority_only_after_it_revealed_another_digest_and_only_once() -> None:
-    task = cheated()
-    world, (attestor, honest) = task.world, task.drawn
-    disputes = [task.challenge(v) for v in (attestor, honest, honest)]
-    drawn = [world.market.view("disputes", d)[2] for d in disputes]
-    assert drawn == [False, True, False]

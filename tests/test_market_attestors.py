@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disputes with a verifier over the digest that it attested."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.task import NO_SEAT, SeatState, Status
+from tests.market_chain import label
+from tests.market_cheats import (
+    BOND,
+    BURNED,
+    COMPENSATION,
+    STAKED,
+    VERIFIER_REWARD,
+    cheated,
+)
+from tests.market_driver import (
+    FUNDS,
+    RIVAL,
+    SOLVER,
+    SPEC,
+    STAKE,
+    SUBMITTER,
+    VERIFIERS,
+    WHISTLEBLOWER,
+    Task,
+    at,
+    nonce,
+    raw,
+)
+
+CLOCK = SPEC.dispute_clock
+
+
+def accuse(task: Task, challenger: bytes, attestor: bytes, run: int = 0) -> int:
+    """Somebody who was not drawn disputes what a verifier attested."""
+    found = task.runs[run]
+    return task.whistle(challenger, found.first, found.count, task.seat(attestor))
+
+
+def test_the_attestor_of_a_lie_is_the_defendant_of_a_game_of_its_own() -> None:
+    task = cheated()
+    world, attestor, run = task.world, task.drawn[0], task.runs[0]
+    seat = task.seat(attestor)
+    task.seal_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+    world.wait()
+    target = task.target(run.first, run.count, attestor=seat)
+    done = task.call("challenge", target, nonce(WHISTLEBLOWER), sender=WHISTLEBLOWER)
+    event = done.event("DisputeOpened")
+    assert (raw(event["defendant"]), raw(event["challenger"])) == (attestor, WHISTLEBLOWER)
+    ends = (task.claimed[run.first], task.claimed[run.first + run.count])
+    assert event["context"][4:6] == ends
+    parties = world.game.view("getDispute", event["disputeId"])
+    assert raw(parties[1]) == attestor
+    assert parties[3:5] == (CLOCK, CLOCK)
+    world.assert_solvent()
+
+
+def test_convicting_an_attestor_slashes_it_alone_and_pays_forty_per_cent() -> None:
+    task = cheated()
+    world, (attestor, other, honest) = task.world, task.drawn
+    free, burned = world.free(attestor), world.burned()
+    done = world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=True)
+    event = done.event("VerifierSlashed")
+    assert (raw(event["verifier"]), event["amount"]) == (attestor, STAKE)
+    assert world.free(WHISTLEBLOWER) == FUNDS + VERIFIER_REWARD
+    assert world.burned() == burned + STAKE - VERIFIER_REWARD
+    assert done.event("Burned")["reason"] == label("verifier")
+    assert (world.free(attestor), world.slots(attestor)) == (free, 1)
+    # Neither the solver nor anybody else is touched.
+    states = [SeatState.SLASHED, SeatState.ATTESTED, SeatState.MISMATCHED]
+    assert [seat.state for seat in task.seats] == states
+    assert (task.state.status, task.state.open) == (Status.WINDOW, 0)
+    assert task.state.forfeited == 0
+    world.assert_solvent()
+    for run in task.runs:
+        with world.refuses("NotAttestor", task.id, task.seat(attestor)):
+            target = task.target(run.first, run.count, task.seat(honest), task.seat(attestor))
+            task.call("challenge", target, bytes(32), sender=honest)
+    # The solver's own conviction comes on top and frees the other stakes.
+    world.decide(task.challenge(honest), convicted=True)
+    task.call("punish")
+    assert [world.slots(v) for v in (attestor, other, honest)] == [1, 2, 2]
+    world.assert_solvent()
+
+
+def test_a_mismatched_verifier_may_use_its_priority_against_an_attestor() -> None:
+    task = cheated()
+    world, (attestor, _, honest), run = task.world, task.drawn, task.runs[0]
+    free = world.free(honest)
+    target = task.target(run.first, run.count, task.seat(honest), task.seat(attestor))
+    done = task.call("challenge", target, bytes(32), sender=honest)
+    assert world.free(honest) == free - BOND
+    world.decide(done.event("DisputeOpened")["disputeId"], convicted=True)
+    assert world.free(honest) == free + VERIFIER_REWARD
+    assert task.state.status == Status.WINDOW
+    world.assert_solvent()
+
+
+def test_an_attestor_is_slashed_once_however_many_games_it_loses() -> None:
+    task = cheated()
+    world, attestor = task.world, task.drawn[0]
+    games = [accuse(task, who, attestor) for who in (WHISTLEBLOWER, RIVAL)]
+    burned = world.burned()
+    for game in games:
+        world.decide(game, convicted=True)
+        world.assert_solvent()
+    assert world.burned() == burned + STAKE - VERIFIER_REWARD
+    assert world.free(WHISTLEBLOWER) == FUNDS + VERIFIER_REWARD
+    assert world.free(RIVAL) == FUNDS
+    assert world.slots(attestor) == 1
+
+
+def test_a_lost_challenge_pays_the_attestor_half_the_bond_and_burns_half() -> None:
+    task = at(Status.WINDOW, bond=BOND + 1)
+    world, attestor = task.world, task.drawn[0]
+    free, burned = world.free(attestor), world.burned()
+    world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=False)
+    assert world.free(attestor) == free + BOND // 2
+    assert world.burned() == burned + BOND // 2 + 1
+    assert (task.state.forfeited, world.free(WHISTLEBLOWER)) == (0, FUNDS - BOND - 1)
+    assert task.seats[0].state == SeatState.ATTESTED
+    world.assert_solvent()
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    assert world.free(attestor) == free + BOND // 2 + SPEC.verifier_fee
+    world.assert_solvent()
+
+
+def test_convicting_the_solver_slashes_no_attestor() -> None:
+    # A solver may lose on purpose to its own Sybil: those who attested keep their stakes.
+    task = at(Status.WINDOW)
+    world, drawn = task.world, task.drawn
+    world.decide(task.whistle(RIVAL), convicted=True)
+    done = task.call("punish")
+    assert done.all("VerifierSlashed") == []
+    assert [world.slots(v) for v in drawn] == [2, 2]
+    world.assert_solvent()
+
+
+def test_convicting_an_attestor_convicts_no_solver() -> None:
+    task = at(Status.WINDOW, committee=3)
+    world = task.world
+    world.decide(accuse(task, WHISTLEBLOWER, task.drawn[0]), convicted=True)
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")  # two attestations are left
+    assert world.free(SOLVER) == FUNDS + task.state.price
+    world.assert_solvent()
+
+
+def test_a_redraw_is_due_when_convictions_leave_too_few_attestations() -> None:
+    task = at(Status.WINDOW)
+    world, attestor = task.world, task.drawn[0]
+    world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=True)
+    world.wait_beyond(task.state.deadline)
+    with world.refuses("NotAttested", task.id):
+        task.call("settle")
+    task.call("redraw")
+    world.assert_solvent()
+    task.reach(Status.SETTLED)
+    fees = [SPEC.verifier_fee] * 3
+    earned = [world.free(raw(s.verifier)) - FUNDS + 2 * STAKE for s in task.seats]
+    assert earned == [0, *fees]  # the other one's attestation of the first round counts too
+    assert world.free(SOLVER) == FUNDS + task.state.price
+    world.assert_solvent()
+
+
+@pytest.mark.parametrize("convicted", [False, True])
+def test_a_game_with_an_attestor_counts_until_the_solvers_stake_is_shared_out(
+    convicted: bool,
+) -> None:
+    task = cheated()
+    world, attestor = task.world, task.drawn[0]
+    game = accuse(task, WHISTLEBLOWER, attestor)
+    world.decide(task.challenge(task.drawn[-1]), convicted=True)
+    burned = world.burned()
+    done = world.decide(game, convicted=convicted)
+    assert len(done.all("VerifierSlashed")) == convicted
+    reward = VERIFIER_REWARD if convicted else 0
+    assert world.free(WHISTLEBLOWER) == FUNDS + reward
+    assert world.burned() == burned + (STAKE - reward if convicted else 0)
+    task.call("punish")
+    assert world.slots(attestor) == 2 - convicted
+    assert world.free(SUBMITTER) == FUNDS + task.spec.escrow + COMPENSATION - SPEC.verifier_fee
+    assert world.free(SOLVER) == FUNDS - STAKED
+    assert world.burned() == burned + BURNED + (STAKE - reward if convicted else 0)
+    world.assert_solvent()
+
+
+# Who may be accused of what.
+
+
+def test_only_who_attested_can_be_accused() -> None:
+    task = cheated()
+    run, honest = task.runs[0], task.drawn[-1]
+    for seat in (task.seat(honest), len(task.seats), NO_SEAT - 1):
+        mark = task.world.evm.mark()
+        task.seal_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+        task.world.wait()
+        with task.world.refuses("NotAttestor", task.id, seat):
+            task.tell_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+        task.world.evm.back(mark)
+
+
+def test_an_attestor_answers_only_for_the_runs_of_its_round() -> None:
+    task = at(Status.REVEALING, second_audit=255)
+    early = task.drawn[0]
+    for verifier in task.drawn:
+        task.reveal(verifier)
+    first_runs = task.all_runs
+    task.reach(Status.WINDOW)
+    late = task.drawn[0]
+    assert task.state.second
+    assert task.seat(early) < 2 <= task.seat(late)
+    runs: dict[int, list[tuple[int, int]]] = {task.seat(early): [], task.seat(late): []}
+    for run in task.all_runs:
+        runs[task.seat(early if run in first_runs else late)].append((run.first, run.count))
+    assert all(runs.values())
+    every = {run for found in runs.values() for run in found} | {(0, 8), (0, 1), (3, 2)}
+    for seat, own in runs.items():
+        for first, count in every:
+            mark = task.world.evm.mark()
+            task.seal_challenge(WHISTLEBLOWER, first, count, seat)
+            task.world.wait()
+            if (first, count) in own:
+                task.tell_challenge(WHISTLEBLOWER, first, count, seat)
+                task.world.assert_solvent()
+            else:
+                with task.world.refuses("UnknownRun", task.id, first, count):
+                    task.tell_challenge(WHISTLEBLOWER, first, count, seat)
+            task.world.evm.back(mark)
+
+
+def test_an_attestor_may_not_accuse_itself() -> None:
+    task = at(Status.WINDOW)
+    verifier, run = task.drawn[0], task.runs[0]
+    assert verifier in VERIFIERS
+    task.seal_challenge(verifier, run.first, run.count, task.seat(verifier))
+    task.world.wait()
+    with task.world.refuses("InvalidParties", verifier, verifier):
+        task.tell_challenge(verifier, run.first, run.count, task.seat(verifier))
+
+
+def test_slashing_oneself_as_attestor_burns_sixty_per_cent() -> None:
+    task = at(Status.WINDOW)
+    world, attestor = task.world, task.drawn[0]
+    gang = (attestor, WHISTLEBLOWER)
+    before = sum(world.free(p) for p in gang)
+    world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=True)
+    assert sum(world.free(p) for p in gang) == before + STAKE * 40 // 100
+    assert world.slots(attestor) == 1
