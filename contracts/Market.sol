@@ -82,7 +82,7 @@ contract Market is Audit, IArbiter {
             task.paid = uint96(paid);
             task.settled = uint24(done);
             (task.seats, task.runs, task.firstRun) = (0, 0, 0);
-            (task.retries, task.second) = (0, false);
+            (task.retries, task.agreed) = (0, 0);
             _startTraining(id, task, block.timestamp + spec.trainWindow);
         }
     }

@@ -186,7 +186,7 @@ class TaskState:
     status: Status
     round: int
     retries: int
-    second: bool
+    agreed: int
     open: int
     demands: int
     seats: int

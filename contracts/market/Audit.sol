@@ -53,7 +53,7 @@ abstract contract Audit is TaskBook {
         }
         uint256 random =
             uint256(keccak256(abi.encode(blockhash(drawBlock), block.chainid, address(this), id, task.logRoot)));
-        bool second = task.second;
+        bool second = task.agreed != 0;
         if (second && task.retries == 0 && uint8(random) >= spec.secondAudit) {
             _skipSecond(id, task, spec);
             return runs;
@@ -179,12 +179,12 @@ abstract contract Audit is TaskBook {
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether
     /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        bool second = spec.secondAudit != 0 && !task.second && !_isLacking(id, task)
+        bool second = spec.secondAudit != 0 && task.agreed == 0 && !_isLacking(id, task)
             && _countSeats(id, task, SeatState.Mismatched) == 0 && _countSeats(id, task, SeatState.Disputing) == 0;
         if (second) {
             _slashIdle(id, task, true);
             _closeRuns(id, task);
-            task.second = true;
+            task.agreed = task.round;
             task.retries = 0;
             ++task.round;
             _awaitDraw(id, task, spec.auditWindow);
@@ -195,7 +195,7 @@ abstract contract Audit is TaskBook {
 
     /// @dev No second audit: the first one's round stands.
     function _skipSecond(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        --task.round;
+        task.round = task.agreed;
         _openWindow(id, task, spec.challengeWindow);
     }
 

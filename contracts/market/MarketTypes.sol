@@ -88,7 +88,7 @@ struct Task {
     Status status;
     uint8 round; // rounds of audits so far, in all progress windows
     uint8 retries; // missed draws and redraws of the current audit
-    bool second; // the current audit is a second one
+    uint8 agreed; // round of the audit that a second one follows now; 0: this is no second one
     uint8 open; // disputes, sealed challenges and demands that wait for their end
     uint8 demands; // made in the current phase of the audit
     uint8 seats; // drawn in the current progress window

@@ -24,7 +24,7 @@ abstract contract Runs is MarketBase {
         if (k > MAX_SAMPLES) k = MAX_SAMPLES;
         if (k > n) k = n;
         (uint256[] memory drawn, uint256 count) = _drawnBefore(id, task, k);
-        bool first = task.retries == 0 && !task.second; // nothing was audited yet
+        bool first = task.retries == 0 && task.agreed == 0; // nothing was audited yet
         while (count < k) {
             uint256 pick;
             bool isFree = false;
