@@ -10,6 +10,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from protocol.task import Status
+from tests import market_data as data
 from tests.market_driver import (
     RIVAL,
     SOLVER,
@@ -206,6 +207,28 @@ def defaults_under_dispute(world: World) -> None:
         assert task.state.status == Status.CONVICTED
 
 
+def demands(world: World) -> None:
+    """In every phase that has them, answered and not; and a program that is none."""
+    task = task_at(world, Status.SEALING, **data.TERMS)
+    verifier = task.drawn[0]
+    data.demand(task, verifier, task.runs[0].first, seat=task.seat(verifier))
+    data.answer(task, 1)
+    for drawn in task.drawn:
+        task.seal(drawn)
+    task.open_ends()
+    data.demand(task, verifier, task.spec.segments, seat=task.seat(verifier))
+    data.answer(task, 2)
+    for drawn in task.drawn:
+        task.reveal(drawn)
+    data.demand(task, STRANGER, 0)
+    data.demand(task, STRANGER, 1)
+    world.wait_beyond(world.evm.timestamp + task.spec.audit_window)
+    data.unanswered(task, 3)
+    data.unanswered(task, 4)
+    task = task_at(world, Status.TRAINING, **data.FAULTY)
+    data.void(task)
+
+
 STORIES: tuple[Callable[[World], None], ...] = (
     bidding,
     honest,
@@ -216,6 +239,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     second_audits,
     disputes,
     defaults_under_dispute,
+    demands,
 )
 
 
