@@ -23,6 +23,11 @@ FILES = {
     "Registry": "market/Registry.sol",
     "Remedies": "market/Remedies.sol",
     "HostileRecipient": "mocks/HostileRecipient.sol",
+    "PlainToken": "mocks/Tokens.sol",
+    "SilentToken": "mocks/Tokens.sol",
+    "FeeToken": "mocks/Tokens.sol",
+    "FalseToken": "mocks/Tokens.sol",
+    "ReentrantToken": "mocks/Tokens.sol",
 }
 GAS = 30_000_000  # of a transaction, as much as a block of the embedded chain
 

@@ -78,7 +78,7 @@ class World:
         self.evm = Chain()
         referee = Deployed(self.evm, "Referee")
         self.game = Deployed(self.evm, "MockGame", referee.address)
-        terms = (self.game.address, NATIVE, STAKE)
+        terms = (self.game.address, self._deploy_currency(), STAKE)
         codes = [Deployed(self.evm, name, *terms).address for name in ("Remedies", "Registry")]
         self.market = Deployed(self.evm, "Market", *terms, *codes)
         self.people = list(EVERYBODY)
@@ -89,6 +89,13 @@ class World:
         for verifier in VERIFIERS[:verifiers]:
             self.send("registerVerifier", slots, sender=verifier)
         self.evm.mine()
+
+    def _deploy_currency(self) -> bytes:
+        return NATIVE
+
+    def wealth(self, account: bytes) -> int:
+        """What an account has outside the market, in the market's currency."""
+        return self.evm.balance(account)
 
     def fund(self, person: bytes, wei: int = FUNDS) -> None:
         """Gives an account wei in its hand and as much in the market."""
@@ -107,7 +114,7 @@ class World:
         return int(self.market.view("verifierOf", verifier)[1])
 
     def burned(self) -> int:
-        return self.evm.balance(BURN_ADDRESS) + self.free(BURN_ADDRESS)
+        return self.wealth(BURN_ADDRESS) + self.free(BURN_ADDRESS)
 
     def wait(self, seconds: int = BLOCK_SECONDS, blocks: int = 1) -> None:
         self.evm.mine(blocks=blocks, seconds=seconds)
@@ -148,9 +155,9 @@ class World:
             ("getTask", "getRuns", "getSeats"),
         )
         return {
-            "contract": self.evm.balance(self.market.address),
+            "contract": self.wealth(self.market.address),
             "burned": self.burned(),
-            "people": [(self.free(p), self.evm.balance(p)) for p in self.people],
+            "people": [(self.free(p), self.wealth(p)) for p in self.people],
             "verifiers": [self.market.view("verifierOf", p) for p in self.people],
             "tasks": [[self.market.view(view, task) for view in views] for task in tasks],
             "disputes": self.game.view("disputeCount"),
@@ -209,7 +216,7 @@ class World:
         return total
 
     def assert_solvent(self) -> None:
-        assert self.evm.balance(self.market.address) == self.owed()
+        assert self.wealth(self.market.address) == self.owed()
 
 
 def _place(person: bytes, mapping: int) -> int:
