@@ -261,7 +261,7 @@ def test_a_rank_is_kept_while_a_second_audit_runs() -> None:
     task.seal_challenge(WHISTLEBLOWER, 0)
     for verifier in task.drawn:
         task.reveal(verifier)
-    assert (task.state.status, task.state.second) == (Status.COMMITTED, True)
+    assert (task.state.status, task.state.agreed) == (Status.COMMITTED, 1)
     world.wait()
     early = task.tell_challenge(WHISTLEBLOWER, 0)
     task.reach(Status.WINDOW)

@@ -322,16 +322,45 @@ def test_an_audit_that_does_not_agree_is_followed_by_no_second_one() -> None:
     assert (task.state.status, task.state.agreed) == (Status.WINDOW, 0)
 
 
-def test_a_second_audit_that_fails_when_nobody_is_left_leaves_the_first_one() -> None:
-    task = second_drawn(revealing(255, committee=3))
+def _fail_second(task: Task) -> None:
+    """All six have had their seats then, the last three without sealing."""
+    second_drawn(task).open_starts()
+    task.world.wait_beyond(task.state.deadline)
+    task.call("redraw")
+    task.draw()
+
+
+def test_a_solver_cannot_shake_off_a_second_audit_by_using_up_the_verifiers() -> None:
+    task = revealing(255, committee=3)
+    free = task.world.free(SUBMITTER)
+    _fail_second(task)
+    assert task.state.status == Status.EXPIRED
+    assert states(task) == [ATTESTED] * 3 + [SLASHED] * 3
+    assert task.world.free(SUBMITTER) == free + task.spec.escrow
+    task.world.assert_solvent()
+
+
+def test_a_second_audit_that_fails_for_good_ends_no_dispute() -> None:
+    task = at(Status.REVEALING, second_audit=255, committee=3)
     world = task.world
+    task.seal_challenge(WHISTLEBLOWER, 0)
+    world.wait()
+    dispute = task.tell_challenge(WHISTLEBLOWER, 0)
+    for verifier in task.drawn:
+        task.reveal(verifier)
+    task.draw()
     task.open_starts()
     world.wait_beyond(task.state.deadline)
-    task.call("redraw")  # all six have had their seats now
+    task.call("redraw")
     task.draw()
-    assert (task.state.status, task.state.round) == (Status.WINDOW, 1)
+    assert task.state.status == Status.WINDOW
     world.wait_beyond(task.state.deadline)
-    task.call("settle")
-    assert task.state.status == Status.SETTLED
-    assert states(task) == [ATTESTED] * 3 + [SLASHED] * 3
+    with world.refuses("StillOpen", task.id, 1):
+        task.call("redraw")
+    world.decide(dispute, convicted=False)
+    with world.refuses("NotAttested", task.id):
+        task.call("settle")
+    task.call("redraw")
+    task.draw()
+    assert task.state.status == Status.EXPIRED
     world.assert_solvent()

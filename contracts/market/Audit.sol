@@ -65,8 +65,10 @@ abstract contract Audit is TaskBook {
         address[] memory drawn;
         if (runs.length != 0) drawn = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
         if (drawn.length == 0) {
-            if (second) _skipSecond(id, task, spec);
-            else _expire(id, task, spec, "nobody to draw");
+            if (second && task.retries == 0) _skipSecond(id, task, spec);
+            else if (task.open == 0) _expire(id, task, spec, "nobody to draw");
+            // INVARIANT: no solver escapes a dispute by an audit that fails. It fails again afterwards.
+            else _openWindow(id, task, spec.challengeWindow);
             return new Run[](0);
         }
         task.status = sealedSeats == 0 ? Status.Starting : Status.Sealing;
