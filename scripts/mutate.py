@@ -25,6 +25,10 @@ from scripts.mutants import SWITCH, SWITCH_SOURCE, Mutant, instrument
 from scripts.toolchain import ROOT
 
 REPORT: Final = ROOT / "out" / "mutation.json"
+def _market(*pages: str) -> tuple[str, ...]:
+    return tuple(f"test_market_{page}" for page in pages)
+
+
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/lib/Float32.sol": ("test_float32_solidity",),
     "contracts/lib/Merkle.sol": ("test_merkle_solidity",),
@@ -33,8 +37,18 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/Referee.sol": ("test_referee", "test_dispute_machine"),
     "contracts/game/": ("test_dispute",),
     "contracts/DisputeGame.sol": ("test_dispute",),
-    "contracts/market/": ("test_market",),
-    "contracts/Market.sol": ("test_market",),
+    "contracts/market/Auction.sol": _market("auction", "asks", "prices"),
+    "contracts/market/Audit.sol": _market("audit", "draw", "rounds", "receipts", "redraws"),
+    "contracts/market/Claims.sol": _market("claims", "disputes", "attestors", "settlement"),
+    "contracts/market/DataDemands.sol": _market("demands"),
+    "contracts/market/Registry.sol": _market("asks", "tasks", "auction"),
+    "contracts/market/Remedies.sol": _market("redraws", "settlement", "endings", "demands"),
+    "contracts/market/Runs.sol": _market("draw", "redraws", "rounds", "progress"),
+    "contracts/market/TaskBook.sol": _market("tasks", "log", "progress", "auction"),
+    "contracts/market/Vault.sol": _market("registry", "token", "tasks", "settlement"),
+    "contracts/market/Verifier": _market("registry", "draw", "rounds"),
+    "contracts/market/": _market(""),
+    "contracts/Market.sol": _market("settlement", "progress", "registry", "token", "rounds"),
 }
 """How the names of the tests begin that must notice a change in a file; the first that fits."""
 NOT_TESTED: Final = ("interfaces", "mocks")
