@@ -27,10 +27,13 @@ from verifier.agent import Verifier
 EXAMPLE = Path(__file__).parent / "jobs" / "digits.py"
 SEED = bytes.fromhex("b17c0c27") * 8
 LIE_ELEMENT = 525
-OPENS = ("commitSteps", "open", "revealStep", "revealTensor", "revealNode", "openLanes", "openFold")
-POINTS = ("point", "pointNode", "pointLane")
+OPENS = ("commitSteps", "commitTrace", "open", "reveal", "openLanes", "openFold", "show")
+POINTS = (
+    "point", "pointNode", "pointElement", "pointLane", "pointFold", "doubtEnd", "doubtState",
+)  # fmt: skip
 _LABELS = {"train": "training", "replay": "replaying the drawn segments"}
-CHUNKS = ("revealChunk", "pointElement", "pointFold")
+CHUNKS = ("revealChunk",)
+PROOFS = ("prove", "proveLeaf")
 
 
 def run_demo(out: Path, console: Console) -> dict[str, Any]:
@@ -146,11 +149,11 @@ def _dispute_gas(outcome: Outcome) -> dict[str, int]:
     def dearest(names: tuple[str, ...]) -> int:
         return max((kinds[n]["max"] for n in names if n in kinds), default=0)
 
-    moves = (*OPENS, *POINTS, *CHUNKS, "postValues", "prove", "timeout")
+    moves = (*OPENS, *POINTS, *CHUNKS, *PROOFS, "postValues", "timeout")
     return {
         "open_max": dearest((*OPENS, "postValues")),
         "point_max": dearest(POINTS),
         "chunk_max": dearest(CHUNKS),
-        "one_step_proof": dearest(("prove",)),
+        "one_step_proof": dearest(PROOFS),
         "total": sum(kinds[n]["total"] for n in moves if n in kinds),
     }

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +72,11 @@ def recommend(
     from bitcourt.local import program_of
     from protocol.economics import Assumptions, Demands, Prices
     from protocol.economics import recommend as recommend_terms
+    from protocol.task import TaskSpec
 
+    posted = {field.name for field in fields(TaskSpec)}
+    if second_audit is None and "second_audit" not in posted:
+        second_audit = 0  # what cannot be posted deters nobody
     if target.suffix == ".py":
         job = load_job(target)
         program = job.bundle().program
@@ -106,7 +110,7 @@ def recommend(
         return
     _print(terms)
     if target.suffix == ".py":
-        typer.echo(_submit_command(target, terms, steps, segment_steps))
+        typer.echo(_submit_command(target, terms, steps, segment_steps, posted))
 
 
 def _wei(amount: float, unit: int) -> int:
@@ -130,7 +134,7 @@ def _print(terms: Terms) -> None:
         table.add_row(_title(name), f"{getattr(terms, name)}{' / 256' * (name == 'second_audit')}")
     for name in AMOUNTS:
         table.add_row(_title(name), f"{_ether(getattr(terms, name))} ether")
-    if "window_stakes" in terms.why:
+    if len(set(terms.window_stakes)) > 1:
         first, last = terms.window_stakes[0], terms.window_stakes[-1]
         table.add_row("stake, last window", f"{_ether(last)} ether")
         table.add_row("stake, other windows", f"{_ether(first)} ether")
@@ -150,18 +154,33 @@ def _ether(wei: int) -> str:
     return text.rstrip("0").rstrip(".")
 
 
-def _submit_command(job: Path, terms: Terms, steps: int, segment_steps: int) -> str:
+def _submit_command(
+    job: Path, terms: Terms, steps: int, segment_steps: int, posted: set[str]
+) -> str:
     """What posts the task with these terms, as far as they are the submitter's to set."""
+    usual = {"window_segments": terms.segments, "second_audit": 0}
+    unknown = [
+        _title(name)
+        for name, value in usual.items()
+        if getattr(terms, name) != value and name not in posted
+    ]
+    if unknown:
+        return f"No command posts these terms: the market has no {' and no '.join(unknown)}."
     options = {
         "steps": steps,
-        "segment-steps": segment_steps,
+        "segment_steps": segment_steps,
+        **{name: getattr(terms, name) for name in usual if name in posted},
         "samples": terms.samples,
         "committee": terms.committee,
         "budget": _ether(terms.budget),
-        "verifier-fee": _ether(terms.verifier_fee),
-        "solver-stake": _ether(terms.solver_stake),
+        "verifier_fee": _ether(terms.verifier_fee),
+        "solver_stake": _ether(terms.solver_stake),
         # A market with sealed bids asks for the same bond with each of them.
         "bond": _ether(max(terms.bond, terms.bid_bond)),
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in options.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     return shlex.join(["bitcourt", "submit", str(job), *words])

@@ -50,7 +50,7 @@ contract Referee is IReferee, IProgramJudge {
     /// @inheritdoc IReferee
     function facts(bytes calldata node) external pure returns (NodeFacts memory) {
         Layout memory l = Program.decode(node);
-        return NodeFacts(uint8(l.kind), uint8(l.fold), uint8(l.lanes), uint64(l.numel), uint64(l.terms));
+        return NodeFacts(uint8(l.kind), uint8(l.fold), uint8(l.lanes), uint32(l.numel), uint32(l.terms));
     }
 
     /// @inheritdoc IReferee

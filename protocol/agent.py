@@ -140,9 +140,10 @@ class Agent(ABC):
         if view.finished:
             return False
         if turn_of(view.phase) is not own:
-            if not self.market.view_game("isExpired", dispute.id):
+            if not view.is_late(Role(1 - own), self.market.chain.now):
                 return False
-            self.market.send_move("timeout", dispute.id)
+            state, history = view.state.as_abi(), view.history.as_abi()
+            self.market.send_move("timeout", dispute.id, state, view.program, history)
             return True
         move = next_move(view, game.witness, own)
         if move is None:

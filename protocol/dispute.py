@@ -12,15 +12,20 @@ a defendant claimed earlier must of course be what its witness still says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from protocol import moves
 from protocol.errors import DisputeError
-from protocol.game_view import GameView, Level, Phase, Role, packed, words
-from protocol.merkle import Tree, block_size, child_leaf_count
+from protocol.game_view import GameView
+from protocol.merkle import Tree, block_size, child_leaf_count, leaf_hash
 from protocol.moves import Move
+from protocol.position import Level, Phase, Role, Segment
+from protocol.program import Kind
+from protocol.question import Proof
 from protocol.tensor_tree import ELEMENT_BYTES
 from protocol.witness import Witness
+from protocol.word_tree import WordTree, packed, words
 
 __all__ = ["MOVES", "GameView", "Level", "Phase", "Role", "Rule", "next_move", "turn_of"]
 
@@ -51,62 +56,49 @@ def turn_of(phase: Phase) -> Role | None:
 # The defendant -----------------------------------------------------------------------------------
 
 
-def _commit(view: GameView, witness: Witness) -> Move:
-    log, steps = witness.step_log(), view.context.steps
-    children = _children(log, steps)
-    proof = tuple(log.inclusion_proof(steps - 1))
-    return moves.CommitSteps(view.dispute, view.position, view.context, log.root, proof, children)
+def _commit_steps(view: GameView, witness: Witness) -> Move:
+    children = _children(witness.step_log())
+    return moves.CommitSteps(view.dispute, view.state, view.program, view.history, children)
+
+
+def _commit_trace(view: GameView, witness: Witness) -> Move:
+    children = _children(witness.trace_tree(view.step))
+    return moves.CommitTrace(view.dispute, view.state, view.program, view.history, children)
 
 
 def _open(view: GameView, witness: Witness) -> Move:
     children = _tree(view, witness).open(view.first, view.count)
-    return moves.Open(view.dispute, view.position, tuple(children))
+    return moves.Open(view.dispute, view.state, tuple(children))
 
 
-def _reveal_step(view: GameView, witness: Witness) -> Move:
-    step = view.first
-    after, before = witness.state_root(step), witness.state_root(step - 1)
-    proof = witness.step_log().inclusion_proof(step - 1) if step > 0 else []
-    children = _children(witness.state_tree(step), view.context.n_state)
-    return moves.RevealStep(
-        view.dispute, view.position, view.context, after, before, tuple(proof), children
-    )
+def _reveal(view: GameView, witness: Witness) -> Move:
+    return moves.Reveal(view.dispute, view.state, _children(_tree(view, witness)))
 
 
-def _reveal_tensor(view: GameView, witness: Witness) -> Move:
-    output = view.context.n_nodes - view.context.n_state + view.first
-    tensor, trace = witness.state_tensor_root(view.step, view.first), witness.trace_tree(view.step)
-    proof = tuple(trace.inclusion_proof(output))
-    children = _children(trace, view.context.n_nodes)
-    return moves.RevealTensor(
-        view.dispute, view.position, view.context, tensor, trace.root, proof, children
-    )
-
-
-def _reveal_node(view: GameView, witness: Witness) -> Move:
-    tree = witness.node_tree(view.step, view.node)
-    return moves.RevealNode(view.dispute, view.position, tree.root, _children(tree, tree.size))
+def _show(view: GameView, witness: Witness) -> Move:
+    steps = view.level is Level.STEPS
+    tree = witness.step_log() if steps else witness.trace_tree(view.step)
+    proof = tuple(tree.inclusion_proof(view.first))
+    return moves.Show(view.dispute, view.state, view.program, view.history, proof)
 
 
 def _reveal_chunk(view: GameView, witness: Witness) -> Move:
     chunk = witness.chunk(view.step, view.node, view.first)
-    return moves.RevealChunk(view.dispute, view.position, chunk)
+    return moves.RevealChunk(view.dispute, view.state, chunk)
 
 
 def _open_lanes(view: GameView, witness: Witness) -> Move:
     lanes = witness.lanes(view.step, view.node, view.first)
-    return moves.OpenLanes(view.dispute, view.position, packed(lanes))
+    return moves.OpenLanes(view.dispute, view.state, packed(lanes))
 
 
 def _open_fold(view: GameView, witness: Witness) -> Move:
-    accumulators = _accumulators(view, witness)
-    item = 0 if view.at_top else accumulators[-1]
-    return moves.OpenFold(view.dispute, view.position, item, packed(accumulators))
+    return moves.OpenFold(view.dispute, view.state, packed(_accumulators(view, witness)))
 
 
 def _post_values(view: GameView, witness: Witness) -> Move:
     values = witness.values(view.step, view.node, view.first, view.term)
-    return moves.PostValues(view.dispute, view.position, packed(values))
+    return moves.PostValues(view.dispute, view.state, packed(values))
 
 
 # The challenger ----------------------------------------------------------------------------------
@@ -114,40 +106,97 @@ def _post_values(view: GameView, witness: Witness) -> Move:
 
 def _point(view: GameView, witness: Witness) -> Move:
     own = _tree(view, witness).open(view.first, view.count)
-    index = _first_difference(own, view.children, "child")
-    child, siblings = view.children[index], Tree(view.children).inclusion_proof(index)
-    target = (view.dispute, view.position)
-    if view.level is Level.TRACE and child_leaf_count(view.count, index) == 1:
-        node = view.first + index * block_size(view.count)
-        return moves.PointNode(
-            *target, view.context, index, child, tuple(siblings),
-            witness.node_encoding(node), tuple(witness.node_proof(node)),
-        )  # fmt: skip
-    return moves.Point(*target, index, child, tuple(siblings))
+    index = _first_difference(own, view.children)
+    if index is None:
+        return _doubt(view, witness)
+    return point_at(view, witness, index)
+
+
+def point_at(view: GameView, witness: Witness, index: int) -> Move:
+    """Return the move that points at child `index` of the cursor."""
+    child, siblings = view.children[index], tuple(Tree(view.children).inclusion_proof(index))
+    target = (view.dispute, view.state)
+    if view.level is not Level.TRACE or child_leaf_count(view.count, index) > 1:
+        return moves.Point(*target, index, child, siblings)
+    node = view.first + index * block_size(view.count)
+    return moves.PointNode(
+        *target, view.program, view.history.digest, index, child, siblings,
+        witness.node_encoding(node), tuple(witness.node_proof(node)),
+    )  # fmt: skip
+
+
+def _doubt(view: GameView, witness: Witness) -> Move:
+    """Nothing in the tree differs: then it is not the tree that the defendant's claim needs."""
+    step = view.context.steps - 1
+    if view.level is Level.STEPS and witness.state_root(step) != view.context.end_root:
+        return doubt_end(view)
+    if view.level is Level.TRACE and leaf_hash(witness.state_root(view.step)) != view.step_leaf:
+        return doubt_state(view)
+    raise DisputeError("no child differs from the defendant's: its claim is true")
+
+
+def doubt_end(view: GameView) -> Move:
+    """Return the move that doubts the end of the step log."""
+    return moves.DoubtEnd(view.dispute, view.state, view.program, view.history, view.context)
+
+
+def doubt_state(view: GameView) -> Move:
+    """Return the move that doubts that the trace gives the state of its step."""
+    return moves.DoubtState(
+        view.dispute, view.state, view.program, view.history,
+        view.context_hash, view.log_root, view.step_leaf,
+    )  # fmt: skip
 
 
 def _point_element(view: GameView, witness: Witness) -> Move:
     own = witness.chunk(view.step, view.node, view.first)
-    offset = _first_difference(_elements(own), _elements(view.chunk), "element")
-    return moves.PointElement(view.dispute, view.position, view.chunk, offset)
+    offset = _difference(_elements(own), _elements(view.chunk), "element")
+    return point_element(view, offset)
+
+
+def point_element(view: GameView, offset: int) -> Move:
+    """Return the move that points at an element of the revealed chunk."""
+    shown = WordTree(view.chunk).show(offset)
+    return moves.PointElement(
+        view.dispute, view.state, offset, shown.before, shown.eight, shown.path
+    )
 
 
 def _point_lane(view: GameView, witness: Witness) -> Move:
     own = witness.lanes(view.step, view.node, view.first)
-    lane = _first_difference(own, words(view.posted), "lane")
-    return moves.PointLane(view.dispute, view.position, view.posted, lane)
+    lane = _difference(own, words(view.posted), "lane")
+    return moves.PointLane(view.dispute, view.state, view.posted, lane)
 
 
 def _point_fold(view: GameView, witness: Witness) -> Move:
-    index = _first_difference(_accumulators(view, witness), words(view.posted), "accumulator")
-    return moves.PointFold(view.dispute, view.position, view.posted, index)
+    index = _difference(_accumulators(view, witness), words(view.posted), "accumulator")
+    return point_fold(view, index)
+
+
+def point_fold(view: GameView, index: int) -> Move:
+    """Return the move that points at an accumulator of the opened chain."""
+    shown = WordTree(view.posted, view.identity).show(index)
+    return moves.PointFold(view.dispute, view.state, index, shown.before, shown.eight, shown.path)
 
 
 def _prove(view: GameView, witness: Witness) -> Move:
+    return moves.Prove(view.dispute, view.state, view.history, _proof(view, witness))
+
+
+def _prove_leaf(view: GameView, witness: Witness) -> Move:
+    proof, before = _proof(view, witness), view.step - 1
+    segment = Segment(view.log_root, view.step_leaf)
+    if view.node_facts.kind is Kind.INPUT and view.log is not None and view.step > 0:
+        path = view.log.inclusion_proof(before, witness.step_log())
+        segment = replace(segment, state_before=witness.state_root(before), proof=path)
+    return moves.ProveLeaf(view.dispute, view.state, view.history, view.context, segment, proof)
+
+
+def _proof(view: GameView, witness: Witness) -> Proof:
     proof = witness.proof(view)
     if proof is None:
         raise DisputeError(f"dispute {view.dispute}: every value that was posted is right")
-    return moves.Prove(view.dispute, view.position, view.context, proof)
+    return proof
 
 
 # Both --------------------------------------------------------------------------------------------
@@ -164,8 +213,9 @@ def _tree(view: GameView, witness: Witness) -> Tree:
     return witness.node_tree(view.step, view.node)
 
 
-def _children(tree: Tree, leaves: int) -> tuple[bytes, ...]:
-    return tuple(tree.open(0, leaves)) if leaves > 1 else ()
+def _children(tree: Tree) -> tuple[bytes, ...]:
+    """Return the children of a whole tree; the only child of one leaf is itself."""
+    return tuple(tree.open(0, tree.size)) if tree.size > 1 else (tree.root,)
 
 
 def _elements(chunk: bytes) -> list[bytes]:
@@ -178,20 +228,25 @@ def _accumulators(view: GameView, witness: Witness) -> list[int]:
     )
 
 
-def _first_difference(own: Sequence[object], shown: Sequence[object], what: str) -> int:
-    for index, (mine, theirs) in enumerate(zip(own, shown, strict=True)):
-        if mine != theirs:
-            return index
-    raise DisputeError(f"no {what} differs from the defendant's: its claim is true")
+def _first_difference(own: Sequence[object], shown: Sequence[object]) -> int | None:
+    pairs = enumerate(zip(own, shown, strict=True))
+    return next((index for index, (mine, theirs) in pairs if mine != theirs), None)
+
+
+def _difference(own: Sequence[object], shown: Sequence[object], what: str) -> int:
+    index = _first_difference(own, shown)
+    if index is None:
+        raise DisputeError(f"no {what} differs from the defendant's: its claim is true")
+    return index
 
 
 MOVES: Final[dict[Phase, Rule]] = {
-    Phase.COMMIT: Rule(Role.DEFENDANT, _commit),
+    Phase.COMMIT_STEPS: Rule(Role.DEFENDANT, _commit_steps),
+    Phase.COMMIT_TRACE: Rule(Role.DEFENDANT, _commit_trace),
     Phase.POINT: Rule(Role.CHALLENGER, _point),
     Phase.OPEN: Rule(Role.DEFENDANT, _open),
-    Phase.REVEAL_STEP: Rule(Role.DEFENDANT, _reveal_step),
-    Phase.REVEAL_TENSOR: Rule(Role.DEFENDANT, _reveal_tensor),
-    Phase.REVEAL_NODE: Rule(Role.DEFENDANT, _reveal_node),
+    Phase.REVEAL: Rule(Role.DEFENDANT, _reveal),
+    Phase.SHOW: Rule(Role.DEFENDANT, _show),
     Phase.REVEAL_CHUNK: Rule(Role.DEFENDANT, _reveal_chunk),
     Phase.POINT_ELEMENT: Rule(Role.CHALLENGER, _point_element),
     Phase.LANES: Rule(Role.DEFENDANT, _open_lanes),
@@ -199,6 +254,6 @@ MOVES: Final[dict[Phase, Rule]] = {
     Phase.FOLD: Rule(Role.DEFENDANT, _open_fold),
     Phase.POINT_FOLD: Rule(Role.CHALLENGER, _point_fold),
     Phase.VALUES: Rule(Role.DEFENDANT, _post_values),
-    Phase.PROVE_ROOT: Rule(Role.CHALLENGER, _prove),
+    Phase.PROVE_LEAF: Rule(Role.CHALLENGER, _prove_leaf),
     Phase.PROVE: Rule(Role.CHALLENGER, _prove),
 }

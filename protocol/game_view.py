@@ -2,86 +2,46 @@
 """The state of one dispute game, rebuilt from the contract's events and nothing else.
 
 `GameView.apply` takes the events of one dispute in order and follows `contracts/DisputeGame.sol`
-move by move. Tests compare it with the contract's storage after every move. Clocks are not part of
-it: they depend on the time of blocks, and the contract's `isExpired` tells who is late.
+move by move. `GameView.state` is then what the next move must bring, and tests compare its hash
+with the one that the contract stores after every move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Final
 
+from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from protocol import fold as folds
 from protocol.errors import DisputeError
-from protocol.merkle import block_size, child_leaf_count
+from protocol.game_events import HANDLERS
+from protocol.merkle import leaf_hash
 from protocol.opened_tree import OpenedTree
-from protocol.program import Fold, Kind
+from protocol.position import (
+    DEFENCE_WIDTHS,
+    ELEMENT_WIDTHS,
+    ROOT_KINDS,
+    TURN_WIDTHS,
+    Facts,
+    History,
+    Level,
+    Phase,
+    Role,
+    State,
+    address,
+    pack,
+    unpack,
+)
+from protocol.program import Kind
 from protocol.question import Context, Question
-from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count
+from protocol.word_tree import packed, words
 
-ROOT_KINDS: Final = frozenset({Kind.INPUT, Kind.CONST, Kind.DATA, Kind.OUTPUT})
-"""Nodes whose tensor is another one, so that their root decides."""
+__all__ = ["ROOT_KINDS", "Facts", "GameView", "Level", "Phase", "Role", "packed", "words"]
 
-
-class Role(IntEnum):
-    """The two players."""
-
-    DEFENDANT = 0
-    CHALLENGER = 1
-
-
-class Phase(IntEnum):
-    """What the next move must be; same numbers as in the contract."""
-
-    NONE = 0
-    COMMIT = 1
-    POINT = 2
-    OPEN = 3
-    REVEAL_STEP = 4
-    REVEAL_TENSOR = 5
-    REVEAL_NODE = 6
-    REVEAL_CHUNK = 7
-    POINT_ELEMENT = 8
-    LANES = 9
-    POINT_LANE = 10
-    FOLD = 11
-    POINT_FOLD = 12
-    VALUES = 13
-    PROVE_ROOT = 14
-    PROVE = 15
-    CONVICTED = 16
-    ACQUITTED = 17
-
-
-class Level(IntEnum):
-    """The tree that the cursor lies in; same numbers as in the contract."""
-
-    STEPS = 0
-    STATE = 1
-    TRACE = 2
-    CHUNK = 3
-
-
-_LEAF_PHASES: Final = {
-    Level.STEPS: Phase.REVEAL_STEP,
-    Level.STATE: Phase.REVEAL_TENSOR,
-    Level.CHUNK: Phase.REVEAL_CHUNK,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the game knows of the disputed node, as `NodeFacts` in the contract."""
-
-    kind: Kind
-    fold: Fold
-    lanes: int
-    numel: int
-    terms: int
+_CONTEXT_TYPES: Final = [*["bytes32"] * 6, "uint64", *["uint32"] * 5]
 
 
 @dataclass
@@ -92,11 +52,16 @@ class GameView:
     context: Context
     defendant: str
     challenger: str
-    claim: bytes
-    """What is in dispute: the cursor's hash, then the keccak256 of the last posted values."""
-    state_before: bytes
-    """The last agreed state root."""
-    phase: Phase = Phase.COMMIT
+    arbiter: str
+    moved_at: int
+    """Time of the last move, in seconds."""
+    clocks: tuple[int, int]
+    """Seconds left at that time, by role."""
+    phase: Phase
+    program: bytes
+    """Root of the program; from `NodePointed` on the keccak256 of the disputed node."""
+    claim: bytes = bytes(32)
+    """What is in dispute: the cursor's hash, then a digest of the last posted words, or zero."""
     level: Level = Level.STEPS
     moves: int = 0
     first: int = 0
@@ -107,9 +72,13 @@ class GameView:
     """Of the cursor, where the challenger is to point at one."""
     step: int = 0
     """The disputed step, counted in the segment."""
-    log_root: bytes = b""
+    log_root: bytes = bytes(32)
+    step_leaf: bytes = bytes(32)
+    """Leaf of the disputed step in the log."""
+    log: OpenedTree | None = None
+    """All that the defendant has opened of its step log; None if it has one leaf."""
     trace: OpenedTree | None = None
-    """All that the defendant has opened of its trace."""
+    """All that it has opened of its trace."""
     trace_root: bytes = b""
     node: int = 0
     facts: Facts | None = None
@@ -118,6 +87,8 @@ class GameView:
     """Claimed pattern of the element, lane or accumulator in dispute."""
     acc_before: int = 0
     """FOLD: the agreed accumulator before the disputed item."""
+    identity: int = 0
+    """FOLD: the accumulator that every chain begins with."""
     lane: int = 0
     fold_level: int = 0
     item: int = 0
@@ -131,14 +102,22 @@ class GameView:
         """Return the view of a new dispute from its DisputeCreated event."""
         fields = args["context"]
         context = Context(*(fields.values() if isinstance(fields, Mapping) else fields))
-        return cls(
+        moved_at, defendant_clock, challenger_clock, phase, *_ = unpack(args["turn"], TURN_WIDTHS)
+        view = cls(
             dispute=args["id"],
             context=context,
             defendant=args["defendant"],
             challenger=args["challenger"],
-            claim=context.end_root,
-            state_before=context.start_root,
+            arbiter=args["arbiter"],
+            moved_at=moved_at,
+            clocks=(defendant_clock, challenger_clock),
+            phase=Phase(phase),
+            program=context.program_root,
+            count=context.steps,
         )
+        if context.steps == 1:  # the log's only leaf is its root
+            view.claim = view.log_root = view.step_leaf = leaf_hash(context.end_root)
+        return view
 
     # What follows from the state ------------------------------------------------------------------
 
@@ -148,17 +127,45 @@ class GameView:
         return self.phase in (Phase.CONVICTED, Phase.ACQUITTED)
 
     @property
-    def position(self) -> bytes:
-        """The digest that the next move must name: the contract's `position`."""
+    def context_hash(self) -> bytes:
+        """The keccak256 of the encoded context."""
+        return keccak(encode(_CONTEXT_TYPES, self.context.as_abi()))
+
+    @property
+    def history(self) -> History:
+        """What the contract knows by a hash inside of the state's."""
+        if not self.trace_root:
+            return History(self.arbiter, self.log_root, self.context_hash)
+        origin = keccak(self.context_hash + self.log_root + self.step_leaf)
+        return History(self.arbiter, self.trace_root, origin)
+
+    @property
+    def state(self) -> State:
+        """The packed state that the next move must bring."""
         turn = (
-            self.item.to_bytes(4, "big")
-            + bytes([self.fold_level, self.lane])
-            + self.count.to_bytes(4, "big")
-            + self.first.to_bytes(4, "big")
-            + self.moves.to_bytes(2, "big")
-            + bytes([self.level, self.phase])
+            self.moved_at, *self.clocks, self.phase, self.level, self.moves,
+            self.first, self.count, self.lane, self.fold_level, self.item,
+        )  # fmt: skip
+        facts, context = self.facts, self.context
+        kinds = (facts.kind, facts.fold, facts.lanes) if facts else (0, 0, 0)
+        sizes = (facts.numel, facts.terms) if facts else (0, 0)
+        return State(
+            turn=pack(turn, TURN_WIDTHS),
+            defence=pack(
+                (address(self.defendant), self.step, context.n_state, context.n_nodes),
+                DEFENCE_WIDTHS,
+            ),
+            challenge=address(self.challenger),
+            element=pack(
+                (*kinds, self.node, *sizes, self.claimed, self.acc_before), ELEMENT_WIDTHS
+            ),
+            claim=self.claim,
+            past=keccak(self.program + self.history.digest),
         )
-        return keccak(self.claim + turn.rjust(32, b"\0"))
+
+    def is_late(self, role: Role, now: int) -> bool:
+        """Whether the clock of `role`, if it is its turn, has run out at a time in seconds."""
+        return now - self.moved_at > self.clocks[role]
 
     @property
     def node_facts(self) -> Facts:
@@ -191,14 +198,14 @@ class GameView:
 
     @property
     def question(self) -> Question:
-        """The disputed point as the contract hands it to the referee."""
-        at_root = self.phase is Phase.PROVE_ROOT
+        """The disputed point as the contract hands it to the referee, but for the state before."""
+        at_leaf = self.phase is Phase.PROVE_LEAF
         return Question(
-            state_before=self.state_before,
+            state_before=bytes(32),
             trace_root=self.trace_root,
-            cursor=self.claim if at_root else bytes(32),
-            values_hash=bytes(32) if at_root else self.claim,
-            step=self.context.first_step + self.step,
+            cursor=self.claim if at_leaf else bytes(32),
+            values_hash=bytes(32) if at_leaf else self.claim,
+            step=self.context.first_step + self.step if at_leaf else 0,
             element=self.first,
             term=self.item,
             node=self.node,
@@ -214,138 +221,11 @@ class GameView:
 
         Raises DisputeError for an event that no move of this game emits.
         """
-        if event not in _HANDLERS:
+        if event not in HANDLERS:
             raise DisputeError(f"a dispute has no event {event}")
-        _HANDLERS[event](self, args)
+        HANDLERS[event](self, args)
         if not self.timed_out:  # a timeout is no move
             self.moves += 1
-
-    def _open_tree(self, level: Level, root: bytes, leaves: int, children: Sequence[bytes]) -> None:
-        self.level, self.claim = level, bytes(root)
-        self.first, self.count = 0, leaves
-        self._show(children)
-
-    def _show(self, children: Sequence[bytes]) -> None:
-        self.children = tuple(bytes(child) for child in children)
-        self.phase = Phase.POINT if self.count > 1 else _LEAF_PHASES[self.level]
-        if self.level is Level.TRACE:
-            self.opened_trace.record(self.first, self.count, self.children)
-
-    def _move_cursor(self, index: int, child: bytes) -> None:
-        self.first += index * block_size(self.count)
-        self.count = child_leaf_count(self.count, index)
-        self.claim = bytes(child)
-
-    def _steps_committed(self, args: Mapping[str, Any]) -> None:
-        self.log_root = bytes(args["logRoot"])
-        self._open_tree(Level.STEPS, self.log_root, self.context.steps, args["children"])
-
-    def _pointed(self, args: Mapping[str, Any]) -> None:
-        self._move_cursor(args["index"], args["child"])
-        self.phase = Phase.OPEN if self.count > 1 else _LEAF_PHASES[self.level]
-
-    def _opened(self, args: Mapping[str, Any]) -> None:
-        self._show(args["children"])
-
-    def _step_revealed(self, args: Mapping[str, Any]) -> None:
-        self.step = self.first
-        self.state_before = bytes(args["stateBefore"])
-        self._open_tree(Level.STATE, args["stateAfter"], self.context.n_state, args["children"])
-
-    def _tensor_revealed(self, args: Mapping[str, Any]) -> None:
-        self.trace_root = bytes(args["traceRoot"])
-        self.trace = OpenedTree(self.context.n_nodes)
-        self._open_tree(Level.TRACE, self.trace_root, self.context.n_nodes, args["children"])
-
-    def _node_pointed(self, args: Mapping[str, Any]) -> None:
-        self._move_cursor(args["index"], args["child"])
-        self.node = self.first
-        facts = args["facts"]
-        kind, fold, *sizes = facts.values() if isinstance(facts, Mapping) else facts
-        self.facts = Facts(Kind(kind), Fold(fold), *sizes)
-        self.count = chunk_count(self.facts.numel)
-        self.phase = Phase.PROVE_ROOT if self.facts.kind in ROOT_KINDS else Phase.REVEAL_NODE
-
-    def _node_revealed(self, args: Mapping[str, Any]) -> None:
-        self._open_tree(Level.CHUNK, args["tensorRoot"], self.count, args["children"])
-
-    def _chunk_revealed(self, args: Mapping[str, Any]) -> None:
-        self.chunk = bytes(args["chunk"])
-        self.phase = Phase.POINT_ELEMENT
-
-    def _element_pointed(self, args: Mapping[str, Any]) -> None:
-        facts = self.node_facts
-        self.first = CHUNK_ELEMENTS * self.first + args["offset"]
-        self.claimed = args["value"]
-        self.phase = Phase.PROVE
-        if facts.kind is Kind.MAP:
-            self.phase = Phase.VALUES
-        elif facts.kind is Kind.FOLD and facts.lanes == 1:
-            self._enter_lane(0)
-        elif facts.kind is Kind.FOLD:
-            self.phase = Phase.LANES
-
-    def _enter_lane(self, lane: int) -> None:
-        self.lane = lane
-        self.fold_level = len(folds.levels(self.lane_terms)) - 1
-        self.phase = Phase.FOLD
-
-    def _post(self, posted: bytes, phase: Phase) -> None:
-        self.posted, self.phase = bytes(posted), phase
-        self.claim = keccak(self.posted)
-
-    def _lanes_opened(self, args: Mapping[str, Any]) -> None:
-        self._post(args["lanes"], Phase.POINT_LANE)
-
-    def _lane_pointed(self, args: Mapping[str, Any]) -> None:
-        self._enter_lane(args["lane"])
-        self.claimed = words(self.posted)[self.lane]
-
-    def _fold_opened(self, args: Mapping[str, Any]) -> None:
-        self._post(args["accumulators"], Phase.POINT_FOLD)
-
-    def _fold_pointed(self, args: Mapping[str, Any]) -> None:
-        self.item = folds.BLOCK * self.item + args["index"]
-        self.acc_before, self.claimed = args["accBefore"], args["accAfter"]
-        if self.fold_level > 0:
-            self.fold_level -= 1
-            self.phase = Phase.FOLD
-        else:
-            self.item = folds.lane_term(self.node_facts.lanes, self.lane, self.item)
-            self.phase = Phase.VALUES
-
-    def _values_posted(self, args: Mapping[str, Any]) -> None:
-        self._post(args["values"], Phase.PROVE)
-
-    def _dispute_finished(self, args: Mapping[str, Any]) -> None:
-        self.phase = Phase.CONVICTED if args["convicted"] else Phase.ACQUITTED
-        self.timed_out = args["timedOut"]
-
-
-_HANDLERS: Final[dict[str, Callable[[GameView, Mapping[str, Any]], None]]] = {
-    "StepsCommitted": GameView._steps_committed,
-    "Pointed": GameView._pointed,
-    "Opened": GameView._opened,
-    "StepRevealed": GameView._step_revealed,
-    "TensorRevealed": GameView._tensor_revealed,
-    "NodePointed": GameView._node_pointed,
-    "NodeRevealed": GameView._node_revealed,
-    "ChunkRevealed": GameView._chunk_revealed,
-    "ElementPointed": GameView._element_pointed,
-    "LanesOpened": GameView._lanes_opened,
-    "LanePointed": GameView._lane_pointed,
-    "FoldOpened": GameView._fold_opened,
-    "FoldPointed": GameView._fold_pointed,
-    "ValuesPosted": GameView._values_posted,
-    "DisputeFinished": GameView._dispute_finished,
-}
-
-
-def words(data: bytes) -> tuple[int, ...]:
-    """Return the big-endian 32-bit words of posted lanes, accumulators or values."""
-    return tuple(int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4))
-
-
-def packed(patterns: Sequence[int]) -> bytes:
-    """Return patterns as posted: big-endian 32-bit words."""
-    return b"".join(pattern.to_bytes(4, "big") for pattern in patterns)
+        if "turn" in args:
+            self.moved_at, *clocks = unpack(args["turn"], TURN_WIDTHS)[:3]
+            self.clocks = (clocks[0], clocks[1])

@@ -79,10 +79,6 @@ class Market:
         """A call of a view function of the market."""
         return self.chain.call(self.contracts.market, function, *args)
 
-    def view_game(self, function: str, *args: Any) -> Any:
-        """A call of a view function of the dispute game."""
-        return self.chain.call(self.contracts.game, function, *args)
-
     def post(self, spec: TaskSpec, artifacts: str, budget: int) -> int:
         """Posts a task and returns its id; the verifiers' fees come on top of the budget (wei)."""
         value = budget + spec.committee * spec.verifier_fee

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from protocol.position import History, Segment, State
 from protocol.question import Context, Proof
 
 Hashes = tuple[bytes, ...]
@@ -19,12 +20,12 @@ Hashes = tuple[bytes, ...]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Any move. `answers` is `GameView.position`, the position that the move answers."""
+    """Any move. `state` is `GameView.state`, which the move answers."""
 
     function: ClassVar[str]
 
     dispute: int
-    answers: bytes
+    state: State
 
     def args(self) -> tuple[object, ...]:
         """Return the arguments of the contract's function, structs as tuples."""
@@ -32,20 +33,30 @@ class Move:
 
 
 def _abi(value: object) -> object:
-    if isinstance(value, Context | Proof):
+    if isinstance(value, State | History | Segment | Context | Proof):
         return value.as_abi()
     return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, slots=True)
 class CommitSteps(Move):
-    """Defendant: the root of the step log, a proof that it ends in `end_root`, its children."""
+    """Defendant: the children of the step log."""
 
     function: ClassVar[str] = "commitSteps"
 
-    context: Context
-    log_root: bytes
-    last_proof: Hashes
+    program: bytes
+    history: History
+    children: Hashes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTrace(Move):
+    """Defendant: the children of the trace of the disputed step."""
+
+    function: ClassVar[str] = "commitTrace"
+
+    program: bytes
+    history: History
     children: Hashes
 
 
@@ -70,29 +81,47 @@ class Open(Move):
 
 
 @dataclass(frozen=True, slots=True)
-class RevealStep(Move):
-    """Defendant: the disputed state root and its children, the root before it with its proof."""
+class DoubtEnd(Move):
+    """Challenger: the step log is right, but does not end in the disputed state."""
 
-    function: ClassVar[str] = "revealStep"
+    function: ClassVar[str] = "doubtEnd"
 
+    program: bytes
+    history: History
     context: Context
-    state_after: bytes
-    state_before: bytes
-    proof: Hashes
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtState(Move):
+    """Challenger: the trace is right, but does not give the state that the step log has."""
+
+    function: ClassVar[str] = "doubtState"
+
+    program: bytes
+    history: History
+    context_hash: bytes
+    log_root: bytes
+    step_leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal(Move):
+    """Defendant: the children of the tree whose root the cursor, a leaf, holds."""
+
+    function: ClassVar[str] = "reveal"
+
     children: Hashes
 
 
 @dataclass(frozen=True, slots=True)
-class RevealTensor(Move):
-    """Defendant: the disputed state tensor's root, the trace that ends in it, its children."""
+class Show(Move):
+    """Defendant: the doubted leaf is in the log or the trace, where it belongs. Wins."""
 
-    function: ClassVar[str] = "revealTensor"
+    function: ClassVar[str] = "show"
 
-    context: Context
-    tensor_root: bytes
-    trace_root: bytes
+    program: bytes
+    history: History
     proof: Hashes
-    children: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +130,13 @@ class PointNode(Move):
 
     function: ClassVar[str] = "pointNode"
 
-    context: Context
+    program: bytes
+    history_hash: bytes
     index: int
     child: bytes
     path: Hashes
     node: bytes
     node_proof: Hashes
-
-
-@dataclass(frozen=True, slots=True)
-class RevealNode(Move):
-    """Defendant: the root of the disputed node's tensor and its children."""
-
-    function: ClassVar[str] = "revealNode"
-
-    tensor_root: bytes
-    children: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +150,14 @@ class RevealChunk(Move):
 
 @dataclass(frozen=True, slots=True)
 class PointElement(Move):
-    """Challenger: an element of the chunk, by its offset in it."""
+    """Challenger: an element of the chunk, by its offset in it, shown in eight of its words."""
 
     function: ClassVar[str] = "pointElement"
 
-    chunk: bytes
     offset: int
+    before: int
+    eight: bytes
+    path: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +181,23 @@ class PointLane(Move):
 
 @dataclass(frozen=True, slots=True)
 class OpenFold(Move):
-    """Defendant: the accumulators of the disputed chain; below the top also its result, `item`."""
+    """Defendant: the accumulators of the disputed chain, the last of which is its result."""
 
     function: ClassVar[str] = "openFold"
 
-    item: int
     accumulators: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PointFold(Move):
-    """Challenger: the first wrong accumulator."""
+    """Challenger: the first wrong accumulator, shown in eight of them."""
 
     function: ClassVar[str] = "pointFold"
 
-    accumulators: bytes
     index: int
+    before: int
+    eight: bytes
+    path: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +211,21 @@ class PostValues(Move):
 
 @dataclass(frozen=True, slots=True)
 class Prove(Move):
-    """Challenger: the one-step proof."""
+    """Challenger: the one-step proof about the values of a MAP or FOLD."""
 
     function: ClassVar[str] = "prove"
 
+    history: History
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class ProveLeaf(Move):
+    """Challenger: the one-step proof about an element that is generated, or about a root."""
+
+    function: ClassVar[str] = "proveLeaf"
+
+    history: History
     context: Context
+    segment: Segment
     proof: Proof

@@ -47,10 +47,6 @@ class Witness(Protocol):
         """Return the tree of the state after `step`."""
         ...
 
-    def state_tensor_root(self, step: int, tensor: int) -> bytes:
-        """Return the root of one tensor of that state."""
-        ...
-
     def trace_tree(self, step: int) -> Tree:
         """Return the tree over the outputs of all nodes in `step`."""
         ...
@@ -150,18 +146,10 @@ class ReplayWitness:
         """Return the tree over the state roots after each step of the segment."""
         return step_log_tree([self.state_root(step) for step in range(self.steps)])
 
-    def _state_roots(self, step: int) -> list[bytes]:
-        """Return the tensor roots of the state after `step`: those of the OUTPUT nodes."""
-        roots = self._trace(step).roots
-        return roots[len(roots) - self.program.n_state :]
-
     def state_tree(self, step: int) -> Tree:
-        """Return the tree of the state after `step`."""
-        return roots_tree(self._state_roots(step))
-
-    def state_tensor_root(self, step: int, tensor: int) -> bytes:
-        """Return the root of one tensor of that state."""
-        return self._state_roots(step)[tensor]
+        """Return the tree of the state after `step`, over the roots of the OUTPUT nodes."""
+        roots = self._trace(step).roots
+        return roots_tree(roots[len(roots) - self.program.n_state :])
 
     def _compute_trace(self, step: int) -> Trace:
         state, number = self.state(step), self.first_step + step

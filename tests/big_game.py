@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -118,10 +119,6 @@ class BigWitness:
         assert step == STEP
         return _tree(tuple(self._state))
 
-    def state_tensor_root(self, step: int, tensor: int) -> bytes:
-        assert step == STEP
-        return self._state[tensor]
-
     def trace_tree(self, step: int) -> Tree:
         assert step == STEP
         return _tree(tuple(self._trace))
@@ -160,6 +157,25 @@ class BigWitness:
         """The dispute about the last state that this witness claims."""
         roots = [program_tree().root, *noise(3, 8), self.state_root(-1), self._log[-1]]
         return Context(*roots, 10**6, STEPS, NODES, STATES, 100, 100)  # type: ignore[arg-type]
+
+
+class FalseState(BigWitness):
+    """Claims another state than its true trace gives."""
+
+    def __init__(self) -> None:
+        super().__init__(lies=False)
+        self._state = [*self._state[:-1], leaf_hash(b"lie")]
+        self._log[STEP:] = [self.state_tree(STEP).root, *noise(STEPS - STEP - 1, 6)]
+
+
+class FalseEnd(BigWitness):
+    """Claims another end than its true log has."""
+
+    def __init__(self) -> None:
+        super().__init__(lies=False)
+
+    def context(self) -> Context:
+        return replace(super().context(), end_root=leaf_hash(b"lie"))
 
 
 class _Evidence:

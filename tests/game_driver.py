@@ -189,7 +189,9 @@ class Court:
         assert name == "DisputeCreated"
         view = GameView.created(args)
         parties = {Role.DEFENDANT: defendant, Role.CHALLENGER: challenger}
-        return Game(self, view, parties, [("create", transaction_gas(data, used))])
+        game = Game(self, view, parties, [("create", transaction_gas(data, used))])
+        game.check_view()
+        return game
 
 
 @dataclass
@@ -216,7 +218,7 @@ class Game:
     parties: dict[Role, bytes]
     gas: list[tuple[str, int]]
     strict: bool = True
-    """Compare the view with the contract's storage after every move."""
+    """Compare the view with the hash that the contract stored after every move."""
     pace: int = BLOCK_SECONDS
     """Seconds that a player takes for a move."""
 
@@ -230,7 +232,9 @@ class Game:
         self._apply(move.function, used, events)
 
     def timeout(self) -> None:
-        used, events = self.court.game.send("timeout", self.view.dispute)
+        view = self.view
+        answers = (view.state.as_abi(), view.program, view.history.as_abi())
+        used, events = self.court.game.send("timeout", view.dispute, *answers)
         self._apply("timeout", used, events)
 
     def _apply(self, function: str, used: int, events: list[Event]) -> None:
@@ -244,35 +248,13 @@ class Game:
     def wait(self, seconds: int) -> None:
         self.court.evm.mine(seconds=seconds)
 
-    def state(self) -> dict[str, Any]:
-        """The contract's whole record of the dispute."""
-        components = entries("DisputeGame")["getDispute"]["outputs"][0]["components"]
-        raw = self.court.game.view("getDispute", self.view.dispute)
-        state = dict(zip((c["name"] for c in components), raw, strict=True))
-        turn = [c["name"] for c in components[0]["components"]]
-        return state | dict(zip(turn, state.pop("turn"), strict=True))
+    def stored(self) -> bytes:
+        """The contract's whole record of the dispute: a hash, zero once it is finished."""
+        return bytes(self.court.game.view("stateHash", self.view.dispute))
 
     def check_view(self) -> None:
         """What the events told must be what the contract has stored."""
-        view, state = self.view, self.state()
-        told = {
-            "phase": view.phase, "level": view.level, "moves": view.moves,
-            "first": view.first, "count": view.count, "claim": view.claim,
-            "lane": view.lane, "foldLevel": view.fold_level, "item": view.item,
-            "step": view.step, "node": view.node, "claimed": view.claimed,
-            "accBefore": view.acc_before, "stateBefore": view.state_before,
-        }  # fmt: skip
-        if view.log_root:
-            told["tree"] = view.trace_root or view.log_root
-        if view.facts:
-            told |= {
-                "kind": view.facts.kind, "fold": view.facts.fold, "lanes": view.facts.lanes,
-                "numel": view.facts.numel, "terms": view.facts.terms,
-            }  # fmt: skip
-        stored = {name: state[name] for name in told}
-        assert told == stored
-        if not view.finished:
-            assert self.court.game.view("position", view.dispute) == view.position
+        assert self.stored() == (bytes(32) if self.view.finished else self.view.state.digest)
 
     def play(self, defendant: Player, challenger: Player, limit: int = 200) -> Outcome:
         """Play to the end, which must come within `limit` moves."""
@@ -291,7 +273,7 @@ class Game:
                     continue
                 except Refused as refused:
                     refusals.append(refused.error)
-            self.wait(1 + max(self.state()["defendantClock"], self.state()["challengerClock"]))
+            self.wait(1 + max(self.view.clocks))
             self.timeout()
         assert self.view.finished
         return Outcome(self.view.phase is Phase.CONVICTED, self.view.timed_out, self.gas, refusals)

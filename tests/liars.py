@@ -115,12 +115,12 @@ class FalseState(ReplayWitness):
     def _claims(self, step: int) -> bool:
         return step == self.steps - 1
 
-    def state_tensor_root(self, step: int, tensor: int) -> bytes:
-        true = super().state_tensor_root(step, tensor)
-        return leaf_hash(true) if self._claims(step) and tensor == 0 else true
-
     def state_tree(self, step: int) -> Tree:
-        return roots_tree([self.state_tensor_root(step, s) for s in range(self.program.n_state)])
+        true = super().state_tree(step)
+        if not self._claims(step):
+            return true
+        leaves = [true.leaf(s) for s in range(true.size)]
+        return Tree([leaf_hash(leaves[0]), *leaves[1:]])
 
     def state_root(self, step: int) -> bytes:
         return self.state_tree(step).root if self._claims(step) else super().state_root(step)
@@ -145,11 +145,8 @@ class OtherEnd(ReplayWitness):
         return roots_tree([*roots[:-1], leaf_hash(b"another end")])
 
 
-class ForeignStart(ReplayWitness):
-    """Says that the disputed step began from another state."""
-
-    def state_root(self, step: int) -> bytes:
-        return leaf_hash(b"foreign") if step == -1 else super().state_root(step)
+class TrueLog(ReplayWitness):
+    """Commits to any end state at all, and opens the log of what it really computed."""
 
 
 WitnessType = Callable[..., ReplayWitness]

@@ -4,57 +4,67 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 from protocol import moves
-from protocol.game_view import GameView, Level, Phase, words
-from protocol.merkle import Tree, block_size, child_leaf_count
+from protocol.dispute import doubt_end, doubt_state, point_at, point_element, point_fold
+from protocol.game_view import ROOT_KINDS, GameView, Level, Phase, words
 from protocol.moves import Move
+from protocol.position import Segment
 from protocol.program import Kind
 from protocol.question import Context, Proof, ProofKind
 from protocol.witness import Witness
 from tests.game_driver import Player
 
+DOUBTS: dict[Level, Callable[[GameView], Move]] = {
+    Level.STEPS: doubt_end, Level.TRACE: doubt_state,
+}  # fmt: skip
 FUNCTIONS: dict[str, type[Move]] = {move.function: move for move in Move.__subclasses__()}
 
 
 def wandering(witness: Witness, rng: random.Random) -> Player:
-    """Points at any child, element, lane and accumulator that there is, then tries any proof."""
+    """Points at any child, element, lane and accumulator that there is, then tries any proof.
+
+    Once in a while it doubts what is above all doubt.
+    """
 
     def player(view: GameView) -> Move | None:
-        target = (view.dispute, view.position)
         if view.phase is Phase.POINT:
+            if rng.random() < 0.05 and view.level in DOUBTS:
+                return DOUBTS[view.level](view)
             return point_at(view, witness, rng.randrange(len(view.children)))
         if view.phase is Phase.POINT_ELEMENT:
-            return moves.PointElement(*target, view.chunk, rng.randrange(len(view.chunk) // 4))
+            return point_element(view, rng.randrange(len(view.chunk) // 4))
         if view.phase is Phase.POINT_LANE:
             lane = rng.randrange(min(16, view.node_facts.terms))
-            return moves.PointLane(*target, view.posted, lane)
+            return moves.PointLane(view.dispute, view.state, view.posted, lane)
         if view.phase is Phase.POINT_FOLD:
-            return moves.PointFold(*target, view.posted, rng.randrange(len(words(view.posted))))
-        return moves.Prove(*target, view.context, any_proof(view, witness, rng))
+            return point_fold(view, rng.randrange(len(words(view.posted))))
+        proof = any_proof(view, witness, rng)
+        if view.phase is Phase.PROVE:
+            return moves.Prove(view.dispute, view.state, view.history, proof)
+        segment = any_segment(view, witness, rng)
+        return moves.ProveLeaf(view.dispute, view.state, view.history, view.context, segment, proof)
 
     return player
 
 
-def point_at(view: GameView, witness: Witness, index: int) -> Move:
-    """Point at child `index` of the cursor."""
-    target = (view.dispute, view.position)
-    child, path = view.children[index], tuple(Tree(view.children).inclusion_proof(index))
-    if view.level is not Level.TRACE or child_leaf_count(view.count, index) > 1:
-        return moves.Point(*target, index, child, path)
-    node = view.first + index * block_size(view.count)
-    return moves.PointNode(
-        *target, view.context, index, child, path,
-        witness.node_encoding(node), tuple(witness.node_proof(node)),
-    )  # fmt: skip
+def any_segment(view: GameView, witness: Witness, rng: random.Random) -> Segment:
+    """The true state before the step, or that of another step, or garbage."""
+    before = rng.choice([view.step - 1, rng.randrange(view.context.steps)])
+    segment = Segment(view.log_root, view.step_leaf)
+    if before < 0 or rng.random() < 0.2:
+        return replace(segment, state_before=rng.randbytes(32), proof=(rng.randbytes(32),))
+    proof = tuple(witness.step_log().inclusion_proof(before))
+    return replace(segment, state_before=witness.state_root(before), proof=proof)
 
 
 def any_proof(view: GameView, witness: Witness, rng: random.Random) -> Proof:
     """A proof that could be thought to apply, with true openings or with made-up ones."""
     node = witness.node_encoding(view.node)
     tree = witness.trace_tree(view.step)
-    if view.phase is Phase.PROVE_ROOT:
+    if view.node_facts.kind in ROOT_KINDS:
         if view.node_facts.kind is Kind.INPUT and rng.random() < 0.5:
             root = rng.randbytes(32)
             return Proof(ProofKind.ROOT, 0, node, root=root, root_proof=(root,))
@@ -84,6 +94,11 @@ def garbage(rng: random.Random) -> Player:
     def value(kind: str, view: GameView) -> object:
         if kind == "int":
             return rng.randrange(3)
+        if kind == "History":
+            wrong = replace(view.history, tree=rng.randbytes(32))
+            return view.history if rng.random() < 0.9 else wrong
+        if kind == "Segment":
+            return Segment(view.log_root, view.step_leaf)
         if kind == "Hashes":
             return tuple(rng.randbytes(32) for _ in range(rng.randrange(4)))
         if kind == "Context":
@@ -95,6 +110,6 @@ def garbage(rng: random.Random) -> Player:
     def player(view: GameView) -> Move | None:
         move = rng.choice(list(FUNCTIONS.values()))
         arguments = [value(str(field.type), view) for field in fields(move)[2:]]
-        return move(view.dispute, view.position, *arguments)
+        return move(view.dispute, view.state, *arguments)
 
     return player

@@ -120,7 +120,7 @@ def test_agents_that_are_killed_after_every_poll_convict_a_cheater(stage: Stage)
     check_money(stage, submitter, {"solver"})
     counts = {kind: used["count"] for kind, used in stage.ledger.gas().items()}
     # Two disputes, and no move twice: whatever was sent was needed.
-    for kind in ("challenge", "commitSteps", "revealStep", "revealTensor", "revealChunk", "prove"):
+    for kind in ("challenge", "commitSteps", "commitTrace", "revealChunk", "prove"):
         assert counts[kind] == 2
     assert "timeout" not in counts
 

@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from protocol.chain.client import Chain, new_account
 from protocol.chain.deployment import Deployment, deploy
 from protocol.chain.embedded import embedded_chain
 from protocol.market import Market
+from protocol.task import TaskSpec
 
 COMMANDS = ("demo", "simulate", "chain", "deploy", "submit", "solver", "verifier", "status",
             "fetch", "withdraw", "account", "account new", "trace", "inspect", "train",
@@ -280,6 +282,18 @@ def test_recommended_terms_can_be_posted_as_printed(bitcourt, deployed: Node, jo
         assert 0 <= above < 10**9, name
 
 
+@pytest.mark.parametrize("option", ["window_segments", "second_audit"])
+def test_terms_that_the_market_does_not_know_come_without_a_command(
+    bitcourt, job: Path, option: str
+) -> None:
+    last = bitcourt("recommend", job, f"--{option.replace('_', '-')}", 1).out.splitlines()[-1]
+    if option in {field.name for field in fields(TaskSpec)}:
+        assert f"--{option.replace('_', '-')} 1" in last
+    else:
+        assert last.startswith("No command posts these terms")
+        assert option.replace("_", " ") in last
+
+
 def test_recommendations_for_a_traced_program(bitcourt, job: Path, tmp_path: Path) -> None:
     bitcourt("trace", job, "--out", tmp_path / "program.bin")
     traced = ("recommend", tmp_path / "program.bin", "--window-segments", 1)
@@ -287,7 +301,7 @@ def test_recommendations_for_a_traced_program(bitcourt, job: Path, tmp_path: Pat
     schedule = ("--steps", 2, "--segment-steps", 1)
     result = bitcourt(*traced, *schedule)
     assert result.code == 0
-    assert "stake, last window" in result.out
+    assert "window segments: given" in result.out
     of_job = ("recommend", job, "--window-segments", 1)
     assert bitcourt(*traced, *schedule, "--json").out == bitcourt(*of_job, "--json").out
 

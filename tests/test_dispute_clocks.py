@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from protocol.dispute import turn_of
-from protocol.game_view import Phase, Role
+from protocol.game_view import GameView, Phase, Role
 from protocol.question import Context
 from tests.game_driver import (
     CHALLENGER,
@@ -70,25 +71,25 @@ def test_only_the_party_to_move_is_charged(court: Court) -> None:
             game.wait(seconds)
         game.send(next_of(game.view, FOLD_LIAR))
         left[turn] -= seconds
-        state = game.state()
-        assert state["movedAt"] == court.evm.timestamp
-        assert state["defendantClock"] == left[Role.DEFENDANT]
-        assert state["challengerClock"] == left[Role.CHALLENGER]
+        assert game.view.moved_at == court.evm.timestamp
+        assert game.view.clocks == (left[Role.DEFENDANT], left[Role.CHALLENGER])
+        assert game.stored() == game.view.state.digest
 
 
 @pytest.mark.parametrize("function", ["commitSteps", "point", "open", "prove"])
 def test_timeout_needs_a_clock_that_has_run_out(court: Court, function: str) -> None:
     game = at_function(court, function).game
-    defendants_turn = turn_of(game.view.phase) is Role.DEFENDANT
+    turn = turn_of(game.view.phase)
+    assert turn is not None
+    defendants_turn = turn is Role.DEFENDANT
     game.wait(CLOCK)
     with pytest.raises(Refused) as refused:
         game.timeout()
     assert (refused.value.error, refused.value.arguments) == ("ClockRunning", (CLOCK, CLOCK))
-    assert not court.game.view("isExpired", game.view.dispute)
+    assert not game.view.is_late(turn, court.evm.timestamp)
     game.wait(1)
-    assert court.game.view("isExpired", game.view.dispute)
+    assert game.view.is_late(turn, court.evm.timestamp)
     game.timeout()
-    assert not court.game.view("isExpired", game.view.dispute)
     assert game.view.phase is (Phase.CONVICTED if defendants_turn else Phase.ACQUITTED)
     assert game.view.timed_out
     assert court.arbiter.view("convicted", game.view.dispute) is defendants_turn
@@ -102,18 +103,18 @@ def test_a_finished_dispute_cannot_be_touched_again(court: Court, by_proof: bool
     else:
         turn.game.wait(CLOCK + 1)
         turn.game.timeout()
-    state = turn.game.state()
+    assert turn.game.stored() == bytes(32)
     for function, move in sample_moves().items():
-        call = replayed(move, dispute=turn.move.dispute)
+        call = replayed(move, dispute=turn.move.dispute, state=turn.move.state)
         for sender in (DEFENDANT, CHALLENGER):
             with pytest.raises(Refused) as refused:
                 turn.game.send(call, sender)
-            assert refused.value.error == "WrongPhase", function
+            assert refused.value.error == "NotLive", function
     turn.game.wait(10 * CLOCK)
     with pytest.raises(Refused) as refused:
         turn.game.timeout()
     assert refused.value.error == "NotLive"
-    assert turn.game.state() == state
+    assert turn.game.stored() == bytes(32)
     assert court.arbiter.view("verdicts", turn.move.dispute) == 1
 
 
@@ -121,19 +122,41 @@ def test_an_unknown_dispute_has_no_moves_and_no_end(court: Court) -> None:
     for function, move in sample_moves().items():
         with pytest.raises(Refused) as refused:
             court.game.send(function, *replayed(move, dispute=10**6).args(), sender=DEFENDANT)
-        assert refused.value.error == "WrongPhase"
+        assert refused.value.error == "NotLive"
+    view = at_function(court, "open").game.view
+    answers = (view.state.as_abi(), view.program, view.history.as_abi())
     with pytest.raises(Refused) as refused:
-        court.game.send("timeout", 10**6)
+        court.game.send("timeout", 10**6, *answers)
     assert refused.value.error == "NotLive"
+
+
+def test_timeout_names_the_state_and_the_arbiter_of_the_dispute(court: Court) -> None:
+    turn = at_function(court, "open")
+    turn.game.wait(CLOCK + 1)
+    view, stored = turn.game.view, turn.game.stored()
+    state, history = view.state, view.history
+    later = replace(state, turn=state.turn + (1 << 208))  # as if the last move had come later
+    foreign = replace(history, arbiter="0x" + 20 * "77")
+    for answers, error in (
+        ((later.as_abi(), view.program, history.as_abi()), "StaleMove"),
+        ((state.as_abi(), view.program, foreign.as_abi()), "WrongPast"),
+        ((state.as_abi(), bytes(32), history.as_abi()), "WrongPast"),
+    ):
+        with pytest.raises(Refused) as refused:
+            court.game.send("timeout", view.dispute, *answers)
+        assert refused.value.error == error
+        assert turn.game.stored() == stored
+    turn.game.timeout()
+    assert turn.game.view.phase is Phase.CONVICTED
 
 
 def test_a_verdict_that_the_arbiter_refuses_is_not_recorded(court: Court) -> None:
     turn = at_function(court, "prove")
     court.arbiter.send("setRefuses", True)
-    before = turn.game.state()
+    before = turn.game.stored()
     with pytest.raises(Refused):
         turn.game.send(turn.move)
-    assert turn.game.state() == before
+    assert turn.game.stored() == before
     court.arbiter.send("setRefuses", False)
     turn.game.send(turn.move)
     assert court.arbiter.view("verdicts", turn.move.dispute) == 1
@@ -153,7 +176,7 @@ def test_gas_too_little_for_the_arbiter_records_no_verdict(court: Court) -> None
             break
         except Refused:
             outcomes.add("refused")
-            assert turn.game.state()["phase"] == Phase.PROVE
+            assert turn.game.stored() == turn.move.state.digest
             assert court.arbiter.view("verdicts", turn.move.dispute) == 0
     assert outcomes == {"refused", "delivered"}
 
@@ -161,8 +184,10 @@ def test_gas_too_little_for_the_arbiter_records_no_verdict(court: Court) -> None
 def test_an_arbiter_without_code_gets_no_call(court: Court) -> None:
     context = WORLD.context(FOLD_LIAR)
     _, ((_, args),) = court.game.send("create", context.as_abi(), DEFENDANT, CHALLENGER, 10, 10)
+    view = GameView.created(args)
     court.evm.mine(seconds=11)
-    _, events = court.game.send("timeout", args["id"])
+    answers = (view.state.as_abi(), view.program, view.history.as_abi())
+    _, events = court.game.send("timeout", args["id"], *answers)
     assert events == [
         ("DisputeFinished", {"id": args["id"], "convicted": True, "timedOut": True})
     ]  # fmt: skip

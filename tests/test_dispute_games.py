@@ -76,7 +76,7 @@ def test_an_honest_defendant_never_loses(court: Court, world_seed: int) -> None:
         game = start(court, world, witness, strict=False)
         outcome = game.play(honest(witness, Role.DEFENDANT), challenger)
         assert not outcome.convicted, (seed, attack, outcome.functions)
-        assert outcome.timed_out
+        assert outcome.timed_out or outcome.functions[-1] == "show"
         assert court.arbiter.view("verdicts", game.view.dispute) == 1
         assert not court.arbiter.view("convicted", game.view.dispute)
     assert all(attackers.values())
@@ -90,4 +90,4 @@ def test_a_defendant_that_falls_silent_is_convicted(court: Court) -> None:
         defendant = stops_after(honest(liar, Role.DEFENDANT), moves)
         outcome = game.play(defendant, honest(own, Role.CHALLENGER))
         assert outcome.convicted
-        assert outcome.timed_out
+        assert outcome.timed_out or outcome.functions[-1] == "show"

@@ -264,11 +264,9 @@ def test_combine_of_a_wrong_number_of_children_reverts(harness: Harness, count: 
 def test_opening_geometry_is_pythons(harness: Harness, leaves: int, index: int) -> None:
     block, count, _ = harness.call("opening", leaves)
     assert (block, count) == (merkle.block_size(leaves), merkle.child_count(leaves))
-    if index < count:
-        expected = (merkle.child_leaf_count(leaves, index),)
-        assert harness.call("childLeafCount", leaves, index) == expected
-    last = (merkle.child_leaf_count(leaves, count - 1),)
-    assert harness.call("childLeafCount", leaves, count - 1) == last
+    for child in (index % count, count - 1):
+        covered = merkle.child_leaf_count(leaves, child)
+        assert harness.call("child", leaves, child) == (count, child * block, covered)
 
 
 def test_opening_geometry_is_right_around_every_power_of_16(harness: Harness) -> None:
@@ -276,22 +274,16 @@ def test_opening_geometry_is_right_around_every_power_of_16(harness: Harness) ->
         for leaves in (16**exponent - 1, 16**exponent, 16**exponent + 1):
             block, count, _ = harness.call("opening", leaves)
             assert (block, count) == (merkle.block_size(leaves), merkle.child_count(leaves))
-            assert harness.call("childLeafCount", leaves, count - 1) == (
-                leaves - (count - 1) * block,
-            )
+            last = (count - 1) * block
+            assert harness.call("child", leaves, count - 1) == (count, last, leaves - last)
 
 
-def test_opening_of_less_than_two_leaves_or_a_child_out_of_range_reverts(harness: Harness) -> None:
+def test_opening_of_less_than_two_leaves_reverts(harness: Harness) -> None:
     for leaves in (0, 1):
-        for name, arguments in (("opening", ()), ("childLeafCount", (0,))):
+        for name, arguments in (("opening", ()), ("child", (0,))):
             with pytest.raises(EvmReverted) as caught:
                 harness.call(name, leaves, *arguments)
             assert caught.value.output == error("NothingToOpen(uint256)", leaves)
-    for leaves, index in ((17, 2), (16, 16), (300, HUGE)):
-        count = merkle.child_count(leaves)
-        with pytest.raises(EvmReverted) as caught:
-            harness.call("childLeafCount", leaves, index)
-        assert caught.value.output == error("ChildOutOfRange(uint256,uint256)", index, count)
 
 
 def test_starving_the_hash_of_gas_never_changes_a_result(harness: Harness) -> None:
@@ -338,7 +330,7 @@ def test_gas_of_the_moves(harness: Harness, gas_snapshot: Callable[[str, int], N
         "combine, 16 children": harness.call("combine", LEAVES[:16])[-1],
         "inclusion, depth 16": harness.call("verifyInclusion", *inclusion)[-1],
         "consistency, 1,000 to 65,536": harness.call("verifyConsistency", *appended)[-1],
-        "block size": harness.call("opening", 65_536)[-1],
+        "geometry of a child": harness.call("opening", 65_536)[-1],
     }
     assert figures["combine, 16 children"] < 15 * 360
     assert figures["inclusion, depth 16"] < 16 * 340

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from protocol import fold as folds
-from protocol.game_view import GameView, Phase, words
+from protocol.game_view import ROOT_KINDS, GameView, words
 from protocol.merkle import Tree, leaf_hash
 from protocol.program import Fold, Kind
 from protocol.question import Context, Proof, ProofKind
@@ -52,8 +52,10 @@ class World:
 
     def truth(self, step: int, node: int, element: int, term: int) -> int:
         """What the toy referee computes: any cheap mixture will do."""
-        mixed = self.mixer + 0x9E3779B1 * (self.first_step + step) + 0x85EBCA6B * node
-        return mixed + 0xC2B2AE35 * element + 0x27D4EB2F * term & WORD
+        mixed = 0x85EBCA6B * node + 0xC2B2AE35 * element + 0x27D4EB2F * term
+        if self.nodes[node].kind not in (Kind.MAP, Kind.FOLD):
+            mixed += self.mixer + 0x9E3779B1 * (self.first_step + step)
+        return mixed & WORD
 
     @cached_property
     def mixer(self) -> int:
@@ -171,11 +173,9 @@ class ToyWitness:
 
     # Trees ----------------------------------------------------------------------------------------
 
-    def state_tensor_root(self, step: int, tensor: int) -> bytes:
-        return root_of(self.state_tensor(step, tensor))
-
     def state_tree(self, step: int) -> Tree:
-        return roots_tree([self.state_tensor_root(step, s) for s in range(self.world.n_state)])
+        states = range(self.world.n_state)
+        return roots_tree([root_of(self.state_tensor(step, s)) for s in states])
 
     def state_root(self, step: int) -> bytes:
         return self.state_tree(step).root
@@ -241,7 +241,7 @@ class ToyWitness:
 
     def proof(self, view: GameView) -> Proof | None:
         world, node = self.world, self.world.nodes[view.node]
-        if view.phase is Phase.PROVE_ROOT:
+        if node.kind in ROOT_KINDS:
             return self._root_proof(view, node)
         truth = world.truth(view.step, view.node, view.first, view.item)
         if node.kind not in (Kind.MAP, Kind.FOLD):
@@ -262,7 +262,7 @@ class ToyWitness:
             own = self.trace_tree(view.step)
             proof: Sequence[bytes] = view.opened_trace.inclusion_proof(node.index, own)
         elif node.kind is Kind.INPUT:
-            root = self.state_tensor_root(view.step - 1, node.index)
+            root = root_of(self.state_tensor(view.step - 1, node.index))
             proof = self.state_tree(view.step - 1).inclusion_proof(node.index)
         else:
             root, proof = root_of(self.world.data), []
@@ -350,6 +350,28 @@ class TwoLies(ToyLiar):
         if step >= self.lie.step and node == self.world.output(self.state) != self.lie.node:
             tensor[0] ^= 0x80000000
         return tuple(tensor)
+
+
+class FalseState(ToyWitness):
+    """Claims a last state that its own, true trace does not give."""
+
+    def state_tree(self, step: int) -> Tree:
+        true = super().state_tree(step)
+        if step < self.world.steps - 1:
+            return true
+        leaves = [true.leaf(s) for s in range(true.size)]
+        return Tree([*leaves[:-1], leaf_hash(leaves[-1])])
+
+
+class FalseEnd(ToyWitness):
+    """Claims an end state at which its own, true log does not end."""
+
+    def state_root(self, step: int) -> bytes:
+        true = super().state_root(step)
+        return leaf_hash(true) if step == self.world.steps - 1 else true
+
+    def step_log(self) -> Tree:
+        return roots_tree([super(FalseEnd, self).state_root(i) for i in range(self.world.steps)])
 
 
 def random_liar(world: World, rng: random.Random) -> ToyLiar:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bitcourt.lab.origin import source_of, state_name
-from protocol.game_view import GameView, Level, words
+from protocol.game_view import GameView, Level, Phase, words
 from protocol.program import Program
 from protocol.tensor_tree import CHUNK_ELEMENTS
 
@@ -38,7 +38,10 @@ def _place(view: GameView, program: Program) -> str:
     if view.level is Level.STEPS:
         return _span("step", view.context.first_step + view.first, view.count)
     if view.level is Level.STATE:
-        names = range(view.first, view.first + view.count)
+        # A tensor that was pointed at is a node already: the one that gives it.
+        shown = view.phase is Phase.SHOW
+        first = view.first - view.context.n_nodes + view.context.n_state if shown else view.first
+        names = range(first, first + (1 if shown else view.count))
         return "tensor " + ", ".join(state_name(program, tensor) for tensor in names)
     if view.level is Level.TRACE:
         return _span("node", view.first, view.count)
@@ -57,22 +60,29 @@ def _opened(view: GameView, program: Program) -> str:
     return f"solver opens {_place(view, program)}"
 
 
-def _step(view: GameView, _program: Program) -> str:
+def _end_doubted(_view: GameView, _program: Program) -> str:
+    return "verifier finds every step right, and another end state than the solver's"
+
+
+def _state_doubted(view: GameView, _program: Program) -> str:
+    step = view.context.first_step + view.step
+    return f"verifier finds every node right, and another state after step {step}"
+
+
+def _revealed(view: GameView, _program: Program) -> str:
+    if view.level is Level.CHUNK:
+        return f"solver opens that node's result: {_count(view.count, 'chunk')}"
     step = view.context.first_step + view.step
     return f"solver opens the state after step {step}: {view.context.n_state} tensors"
 
 
-def _tensor(view: GameView, _program: Program) -> str:
+def _trace(view: GameView, _program: Program) -> str:
     step = view.context.first_step + view.step
     return f"solver opens its trace of step {step}: {view.context.n_nodes} nodes"
 
 
 def _node(view: GameView, program: Program) -> str:
     return f"verifier points at node {view.node} ({source_of(program, view.node)})"
-
-
-def _chunks(view: GameView, _program: Program) -> str:
-    return f"solver opens that node's result: {_count(view.count, 'chunk')}"
 
 
 def _chunk(view: GameView, _program: Program) -> str:
@@ -114,6 +124,8 @@ def _finished(view: GameView, _program: Program) -> str:
     if view.timed_out:
         late = "solver" if view.phase.name == "CONVICTED" else "verifier"
         return f"the {late}'s time is over"
+    if view.phase.name == "ACQUITTED":
+        return "solver shows that what was doubted is so"
     return "verifier proves which value is wrong"
 
 
@@ -125,10 +137,11 @@ _TELLERS: dict[str, Callable[[GameView, Program], str]] = {
     "StepsCommitted": _committed,
     "Pointed": _pointed,
     "Opened": _opened,
-    "StepRevealed": _step,
-    "TensorRevealed": _tensor,
+    "TraceCommitted": _trace,
+    "EndDoubted": _end_doubted,
+    "StateDoubted": _state_doubted,
+    "Revealed": _revealed,
     "NodePointed": _node,
-    "NodeRevealed": _chunks,
     "ChunkRevealed": _chunk,
     "ElementPointed": _element,
     "LanesOpened": _lanes,

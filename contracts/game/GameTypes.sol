@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 pragma solidity 0.8.30;
 
+import {StateFields} from "./StateFields.sol";
+
+using StateFields for State global;
+
 /// Whose turn it is follows from the phase: see `GameBase`.
 enum Phase {
     None,
-    Commit,
+    CommitSteps,
+    CommitTrace,
     Point,
     Open,
-    RevealStep,
-    RevealTensor,
-    RevealNode,
+    Reveal,
+    Show,
     RevealChunk,
     PointElement,
     Lanes,
@@ -17,51 +21,42 @@ enum Phase {
     Fold,
     PointFold,
     Values,
-    ProveRoot,
-    Prove,
-    Convicted,
-    Acquitted
+    ProveLeaf,
+    Prove
 }
 
 /// The tree that the cursor lies in.
 enum Level {
     Steps,
-    State,
     Trace,
+    State,
     Chunk
 }
 
-/// @dev One slot; all but the clocks enters `position`.
-struct Turn {
-    uint40 movedAt; // time of the last move
-    uint32 defendantClock; // seconds left at that time
-    uint32 challengerClock;
-    Phase phase;
-    Level level;
-    uint16 moves; // made so far
-    uint32 first; // the cursor's first leaf; from pointElement on the disputed element
-    uint32 count; // the cursor's leaves; from pointNode on those of the node's tensor
-    uint8 lane; // of a FOLD
-    uint8 foldLevel; // 0 has terms, each level above it has the results of the chains below
-    uint32 item; // FOLD: number of the chain in its level; then, in VALUES, the disputed term
+/// @notice All that is in dispute: every move brings it, only its hash is stored. `StateFields` has the fields
+/// of the first four words, `protocol/position.py` the same in Python.
+struct State {
+    uint256 turn; // times, clocks, phase, cursor, place in a fold
+    uint256 defence; // address, disputed step, two sizes of the context
+    uint256 challenge; // address of the challenger
+    uint256 element; // disputed node, its kinds and sizes, claimed values
+    // What the defendant claims: the cursor's hash; then a digest of the words that it posted last, or zero.
+    bytes32 claim;
+    // keccak256(program, hash of the history): see `GameBase._past`.
+    bytes32 past;
 }
 
-struct Dispute {
-    Turn turn;
-    bytes32 claim; // what the defendant claims: the cursor's hash, then keccak256 of the last posted values
-    address defendant;
-    uint32 step; // disputed step, counted in the segment
-    address challenger;
-    uint32 node; // disputed node
-    uint32 accBefore; // FOLD: agreed accumulator before the disputed item
-    uint32 claimed; // value of the element, lane or accumulator in dispute
+/// @notice What only the moves between two trees, the proof and the end of a dispute look at.
+struct History {
     address arbiter;
-    uint8 kind; // of the disputed node, as are the following
-    uint8 fold;
-    uint8 lanes;
-    uint32 numel;
-    uint32 terms;
-    bytes32 binding; // keccak256 of the context; from pointNode on, keccak256(that, keccak256(node))
-    bytes32 stateBefore; // last agreed state
-    bytes32 tree; // root of the step log; from revealTensor on, of the trace
+    bytes32 tree; // root of the step log; from commitTrace on, of the trace
+    bytes32 origin; // hash of the context; from commitTrace on, keccak256(that, log root, step's leaf)
+}
+
+/// @notice How a leaf of the program is tied to what came before the disputed step.
+struct Segment {
+    bytes32 logRoot; // of the defendant's step log
+    bytes32 stepLeaf; // its leaf of the disputed step
+    bytes32 stateBefore; // INPUT: root of the state before that step
+    bytes32[] proof; // INPUT: its inclusion in the log, empty for the first step
 }

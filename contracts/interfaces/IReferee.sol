@@ -22,8 +22,8 @@ struct NodeFacts {
     uint8 kind; // protocol/program.py Kind
     uint8 fold; // Fold code, 0 unless kind is FOLD
     uint8 lanes; // 1 or 16, 0 unless kind is FOLD
-    uint64 numel; // number of output elements
-    uint64 terms; // K of a FOLD, else 0
+    uint32 numel; // number of output elements, below 2**31
+    uint32 terms; // K of a FOLD, below 2**31; else 0
 }
 
 /// @notice The single disputed point that a game has narrowed a dispute down to.

@@ -22,7 +22,6 @@ library Merkle {
     error InvalidChildCount(uint256 count);
     /// A subtree of fewer than two leaves is revealed, not opened.
     error NothingToOpen(uint256 leaves);
-    error ChildOutOfRange(uint256 index, uint256 count);
 
     /// @return hash_ the hash of the leaf that holds `data`.
     function leafHash(bytes calldata data) internal view returns (bytes32 hash_) {
@@ -228,11 +227,6 @@ library Merkle {
         if (!hashed) revert Sha256OutOfGas();
     }
 
-    /// @return the leaves of every child but the last: the largest power of 16 below `leaves`.
-    function blockSize(uint256 leaves) internal pure returns (uint256) {
-        return 1 << _blockBits(leaves);
-    }
-
     /// @return the number of children, 2 to 16, of a subtree of `leaves` leaves.
     function childCount(uint256 leaves) internal pure returns (uint256) {
         uint256 bits = _blockBits(leaves);
@@ -241,13 +235,21 @@ library Merkle {
         }
     }
 
-    /// @return how many leaves child `index` of a subtree of `leaves` leaves covers.
-    function childLeafCount(uint256 leaves, uint256 index) internal pure returns (uint256) {
+    /// @notice Child `index` of a subtree of `leaves` leaves. Each covers a block, the largest power of 16 below
+    /// `leaves`, but for the last. Whoever proves the child's inclusion among `children` proves the index as well.
+    /// @return children how many there are
+    /// @return first the child's first leaf, counted in the subtree; meaningless for an index out of range
+    /// @return count how many leaves it covers; likewise
+    function child(uint256 leaves, uint256 index)
+        internal
+        pure
+        returns (uint256 children, uint256 first, uint256 count)
+    {
         uint256 bits = _blockBits(leaves);
         unchecked {
             uint256 last = (leaves - 1) >> bits;
-            if (index > last) revert ChildOutOfRange(index, last + 1);
-            return index < last ? 1 << bits : leaves - (last << bits);
+            first = index << bits;
+            return (last + 1, first, index < last ? 1 << bits : leaves - first);
         }
     }
 

@@ -77,12 +77,12 @@ contract MerkleHarness {
 
     function opening(uint256 leaves) external view returns (uint256 block_, uint256 children, uint256 used) {
         uint256 before = gasleft();
-        block_ = Merkle.blockSize(leaves);
+        (, block_,) = Merkle.child(leaves, 1);
         used = before - gasleft();
         children = Merkle.childCount(leaves);
     }
 
-    function childLeafCount(uint256 leaves, uint256 index) external pure returns (uint256) {
-        return Merkle.childLeafCount(leaves, index);
+    function child(uint256 leaves, uint256 index) external pure returns (uint256, uint256, uint256) {
+        return Merkle.child(leaves, index);
     }
 }

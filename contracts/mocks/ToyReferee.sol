@@ -6,8 +6,8 @@ import {Merkle} from "../lib/Merkle.sol";
 
 /// @title A referee for tests of the game alone, with trivial arithmetic: `tests/toy.py` is the same in Python.
 /// @notice A node is `u8 kind, u8 fold, u8 lanes, u32 numel, u32 terms, u32 index` (big-endian). Term k of element
-/// e of node i in step t is a sum of multiples of these and the seed; any other node's element is its term 0. A
-/// fold adds modulo 2^32, beginning with 7, and is finished by flipping all bits. A MAP posts its value, a FOLD
+/// e of a MAP or FOLD i is a sum of multiples of these; an element that is generated depends on the step and the
+/// seed as well. A fold adds modulo 2^32, beginning with 7, and is finished by flipping all bits. A MAP posts its value, a FOLD
 /// its term, so RESULT compares with the claim and OPERAND with the truth.
 contract ToyReferee is IReferee {
     uint32 private constant IDENTITY = 7;
@@ -16,6 +16,8 @@ contract ToyReferee is IReferee {
     uint8 private constant ELEMENT = 3;
     uint8 private constant ROOT = 4;
     uint8 private constant INPUT = 0x01;
+    uint8 private constant STEP = 0x04;
+    uint8 private constant RAND = 0x06;
     uint8 private constant MAP = 0x10;
     uint8 private constant FOLD = 0x11;
     uint8 private constant OUTPUT = 0x20;
@@ -65,12 +67,15 @@ contract ToyReferee is IReferee {
         returns (bool)
     {
         uint8 kind = facts(proof.node).kind;
-        if (proof.kind == ROOT) return _rootDiffers(context, q, proof, kind);
-        uint32 truth = _truth(context.seed, q);
-        if (proof.kind == ELEMENT && kind != MAP && kind != FOLD) return truth != q.value;
-        if ((kind != MAP && kind != FOLD) || keccak256(proof.values) != q.valuesHash) {
+        bool computes = kind == MAP || kind == FOLD;
+        bool generates = kind >= STEP && kind <= RAND;
+        if (computes != (proof.kind <= OPERAND) || generates != (proof.kind == ELEMENT)) {
             revert MalformedProof(proof.kind);
         }
+        if (proof.kind == ROOT) return _rootDiffers(context, q, proof, kind);
+        uint32 truth = _truth(generates ? context.seed : bytes32(0), q);
+        if (generates) return truth != q.value;
+        if (keccak256(proof.values) != q.valuesHash) revert MalformedProof(proof.kind);
         if (proof.values.length != 4) return proof.kind == RESULT;
         uint32 posted = uint32(bytes4(proof.values));
         if (proof.kind == OPERAND) return posted != truth;

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {DisputeGame} from "../DisputeGame.sol";
+import {History, State} from "../game/GameTypes.sol";
 import {IArbiter} from "../interfaces/IArbiter.sol";
 import {Context} from "../interfaces/IReferee.sol";
 
@@ -40,7 +41,9 @@ contract VerdictRecorder is IArbiter {
         if (refuses) revert Refused(id);
         verdicts[id]++;
         convicted[id] = convicted_;
-        (bool accepted,) = address(GAME).call(abi.encodeCall(GAME.timeout, (id)));
+        State memory state;
+        History memory history;
+        (bool accepted,) = address(GAME).call(abi.encodeCall(GAME.timeout, (id, state, bytes32(0), history)));
         reentered = reentered || accepted;
     }
 }

@@ -98,9 +98,7 @@ def _stake(choice: Choice) -> str:
 
 def _alone(choice: Choice) -> str:
     needed = choice.second_audit_alone
-    if needed is None:
+    units = SECOND_AUDIT_UNIT if needed is None else ceil(SECOND_AUDIT_UNIT * needed)
+    if units >= SECOND_AUDIT_UNIT:
         return "a solver sure of its first committee would take more stake than this"
-    return (
-        f"{ceil(SECOND_AUDIT_UNIT * needed)} of {SECOND_AUDIT_UNIT} would deter even a solver sure "
-        "of its first committee"
-    )
+    return f"{units} of {SECOND_AUDIT_UNIT} would deter even a solver sure of its first committee"
