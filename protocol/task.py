@@ -43,6 +43,8 @@ WORK_UNIT: Final = 10**9
 """FLOPs; prices of standing asks refer to it."""
 MAX_ROUNDS: Final = 3
 """Draws of one audit."""
+MAX_COMMITTEE: Final = 4
+"""Verifiers drawn at a time."""
 QUORUM: Final = 2
 """Attestations without which nothing settles."""
 DEMAND_SHARE: Final = 8
@@ -167,6 +169,21 @@ class Seat:
     verifier: str
     state: SeatState
     round: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A chunk of a checkpoint that the solver must post until the deadline."""
+
+    id: int
+    task: int
+    asker: str
+    leaf: int
+    tensor: int
+    chunk: int
+    numel: int
+    deadline: int
+    price: int
 
 
 def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:

@@ -22,8 +22,8 @@ from protocol.chain.embedded import embedded_chain
 from protocol.market import Market
 
 COMMANDS = ("demo", "simulate", "chain", "deploy", "submit", "solver", "verifier", "status",
-            "fetch", "withdraw", "account", "account new", "trace", "inspect", "train",
-            "recommend")  # fmt: skip
+            "fetch", "withdraw", "cancel", "ask", "whistleblow", "account", "account new", "trace",
+            "inspect", "train", "recommend")  # fmt: skip
 DEAD_RPC = "http://127.0.0.1:9"
 JOB = """
 import torch
