@@ -80,8 +80,7 @@ def enter_all_asks(market: Market, task: int) -> list[str]:
     """Enters every standing ask that fits a task; returns whose."""
     spec, entered = market.posted(task).spec, []
     for solver in {event.values["solver"]: None for event in market.events("AskSet")}:
-        _, _, _, capacity, memory, price = market.view("recordOf", solver)
-        if not capacity or memory < spec.memory_mib or price * spec.work > spec.budget:
+        if not market.record(solver).asks(spec):
             continue
         try:
             market.send_for("enterAsk", task, solver)

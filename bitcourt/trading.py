@@ -104,6 +104,7 @@ def ask(
     price: Annotated[float, typer.Argument(help="Ether for each 10^9 FLOPs.")],
     capacity: Annotated[int, typer.Option(min=0, help="Tasks that it may still win.")],
     memory_mib: Annotated[int, typer.Option(min=1, help="MiB that a task may need.")],
+    max_stake: Annotated[float, typer.Option(help="Ether that a task may lock at most.")] = 1.0,
     deposit: Annotated[float, typer.Option(help="Ether to deposit, for the tasks' stakes.")] = 0.0,
     rpc: Rpc = DEFAULT_RPC,
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
@@ -111,10 +112,13 @@ def ask(
     dev: Dev = None,
 ) -> None:
     """Set a standing ask, which anybody may enter in an auction. Capacity 0 withdraws it."""
+    from protocol.task import ASK_STAKE_UNIT
+
     market = connect(rpc, deployment, keystore, dev, 0)
     if deposit:
         market.deposit(wei(deposit))
-    market.send("setAsk", round(price * 10**18), capacity, memory_mib)
+    stake = wei(max_stake) // ASK_STAKE_UNIT
+    market.send("setAsk", round(price * 10**18), capacity, memory_mib, stake)
     typer.echo(f"{market.address} asks {price} ether for each 10^9 FLOPs, {capacity} tasks")
 
 

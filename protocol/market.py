@@ -10,7 +10,7 @@ from typing import Any
 from protocol.chain.client import Account, Chain, Log, Receipt, event_topic
 from protocol.chain.deployment import Contracts, Deployment
 from protocol.errors import ChainError
-from protocol.task import Demand, Run, Seat, SeatState, TaskSpec, TaskState
+from protocol.task import Demand, Record, Run, Seat, SeatState, TaskSpec, TaskState
 
 OnReceipt = Callable[[str, Receipt], None]
 
@@ -118,6 +118,10 @@ class Market:
             value = 0
         receipt = self.send("post", spec.as_abi(), artifacts, value=value)
         return int(receipt.event("TaskPosted")["id"])
+
+    def record(self, solver: str) -> Record:
+        """What is known of a solver, and its standing ask."""
+        return Record(*self.view("recordOf", solver))
 
     def task_count(self) -> int:
         """Number of tasks ever posted; their ids start at 1."""

@@ -45,7 +45,7 @@ def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call 
             if late:
                 return _after_window(market, task, state)
         case Status.CONVICTED:
-            return ("punish", ()) if not state.open else _untold(market, task)
+            return ("punish", ()) if not state.open else _untold(market, task, state)
     return None
 
 
@@ -94,15 +94,19 @@ def _after_sealing(
 
 def _after_window(market: Market, task: int, state: TaskState) -> Call | None:
     if state.open:
-        return _untold(market, task)
+        return _untold(market, task, state)
     lacking = is_lacking(market.seats(task), state.round)
     return ("redraw" if lacking else "settle"), ()
 
 
-def _untold(market: Market, task: int) -> Call | None:
+def _untold(market: Market, task: int, state: TaskState) -> Call | None:
     """A sealed challenge that was not told in time, or that a conviction has made needless."""
+    if not state.open:
+        return None
+    needless, window = state.status >= Status.CONVICTED, market.posted(task).spec.audit_window
     for event in market.events("ChallengeSealed", task):
         challenger = event.values["challenger"]
-        if market.view("sealedChallenges", task, challenger)[1]:
+        digest, _, _, _, sealed_at = market.view("sealedChallenges", task, challenger)
+        if any(digest) and (needless or market.chain.now > sealed_at + window):
             return "dropChallenge", (challenger,)
     return None

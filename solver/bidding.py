@@ -95,10 +95,7 @@ class Bidder:
     def _enter(self, posted: Posted) -> bool:
         own, spec = self.market.address, posted.spec
         entered = (e.values["solver"] for e in self.market.events("AskEntered", posted.id))
-        _, _, _, capacity, memory, price = self.market.view("recordOf", own)
-        if not capacity or memory < spec.memory_mib or price * spec.work > spec.budget:
-            return False
-        if own in entered:
+        if own in entered or not self.market.record(own).asks(spec):
             return False
         self._check(posted.id)
         self.market.ensure_balance(spec.solver_stake)

@@ -273,7 +273,7 @@ def test_recommended_terms_can_be_posted_as_printed(bitcourt, deployed: Node, jo
     chain = Chain.connect(deployed.url)
     task = json.loads(posted.out)["task"]
     found = Market(chain, deployed.deployment, new_account()).posted(task)
-    assert found.budget == terms["budget_wei"]
+    assert found.spec.budget == terms["budget_wei"]
     assert (found.spec.samples, found.spec.committee) == (terms["samples"], terms["committee"])
     for name in ("solver_stake", "verifier_fee", "bond"):
         above = getattr(found.spec, name) - terms[f"{name}_wei"]

@@ -76,7 +76,7 @@ class Demander:
         spec, program = self.market.posted(task).spec, self._bundle(task).program
         tensor, number = missing[0]
         node = spec.n_nodes - spec.n_state + tensor
-        self.market.ensure_balance(spec.bond // DEMAND_SHARE)
+        self.market.ensure_balance(-(-spec.bond // DEMAND_SHARE))
         self.market.send_for(
             "demand", task, seat, leaf, tensor, number,
             encode_nodes(program)[node], program_tree(program).inclusion_proof(node),

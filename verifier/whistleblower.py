@@ -92,7 +92,7 @@ class Whistleblower(Agent):
         left = self._untold(task, search.found)
         if not left:
             return False
-        digest, _, _, block = self.market.view("sealedChallenges", task, self.market.address)
+        digest, _, _, block, _ = self.market.view("sealedChallenges", task, self.market.address)
         if not any(digest):
             self._seal(task, state, left[0])
             return True
