@@ -7,12 +7,27 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from bitcourt import local
+from bitcourt import local, trading
+from bitcourt.options import (
+    DEFAULT_DEPLOYMENT,
+    DEFAULT_RPC,
+    Confirmations,
+    DeploymentFile,
+    Dev,
+    Json,
+    Keystore,
+    Rpc,
+    connect,
+    console,
+    observe,
+    show,
+    wei,
+)
 from bitcourt.recommend import recommend
 from protocol.errors import BitcourtError, UsageError
 
@@ -24,41 +39,14 @@ app = typer.Typer(
 account_app = typer.Typer(no_args_is_help=True, help="Keystore files for accounts.")
 app.add_typer(account_app, name="account")
 
-Rpc = Annotated[
-    str, typer.Option("--rpc", envvar="BITCOURT_RPC", help="JSON-RPC URL of the chain.")
-]
-DeploymentFile = Annotated[
-    Path,
-    typer.Option("--deployment", envvar="BITCOURT_DEPLOYMENT", help="File with the addresses."),
-]
-Keystore = Annotated[Path | None, typer.Option("--keystore", help="Ethereum keystore file.")]
-Dev = Annotated[
-    int | None, typer.Option("--dev", help="Development account of `bitcourt chain`, by number.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Confirmations = Annotated[
-    int, typer.Option("--confirmations", min=0, help="Blocks to wait before an event is believed.")
-]
-DEFAULT_RPC = "http://127.0.0.1:8545"
-DEFAULT_DEPLOYMENT = Path("bitcourt.json")
-
-console = Console()
-
-
-def show(values: dict[str, Any], as_json: bool) -> None:
-    """Prints a result as lines for people or as JSON."""
-    if as_json:
-        typer.echo(json.dumps(values, indent=2))
-        return
-    width = max(len(name) for name in values)
-    for name, value in values.items():
-        typer.echo(f"{name:<{width}}  {value}")
-
-
 app.command("trace")(local.trace)
 app.command("inspect")(local.inspect)
 app.command("train")(local.train)
 app.command("recommend")(recommend)
+app.command("submit")(trading.submit)
+app.command("cancel")(trading.cancel)
+app.command("ask")(trading.ask)
+app.command("whistleblow")(trading.whistleblow)
 
 
 @app.command()
@@ -121,62 +109,23 @@ def deploy(
     keystore: Keystore = None,
     dev: Dev = None,
     verifier_stake: Annotated[float, typer.Option(help="Ether that one draw locks.")] = 1.0,
+    token: Annotated[str, typer.Option(help="ERC-20 token to trade in; ether if empty.")] = "",
     as_json: Json = False,
 ) -> None:
     """Deploy referee, dispute game and market, and write their addresses to a file."""
     from bitcourt.keys import load_account
     from protocol.chain.client import Chain
+    from protocol.chain.deployment import NATIVE
     from protocol.chain.deployment import deploy as deploy_contracts
 
     made = deploy_contracts(
-        Chain.connect(rpc), load_account(keystore, dev), verifier_stake=wei(verifier_stake)
+        Chain.connect(rpc),
+        load_account(keystore, dev),
+        verifier_stake=wei(verifier_stake),
+        token=token or NATIVE,
     )
     made.save(deployment)
     show({**vars(made), "file": str(deployment)}, as_json)
-
-
-@app.command()
-def submit(
-    job: Annotated[Path, typer.Argument(help="Python file that defines job() -> bitcourt.Job.")],
-    store: Annotated[str, typer.Option(help="Store that all can reach (directory or URL).")],
-    rpc: Rpc = DEFAULT_RPC,
-    deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
-    keystore: Keystore = None,
-    dev: Dev = None,
-    budget: Annotated[float, typer.Option(help="Ether for the solver at most.")] = 1.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    segment_steps: Annotated[int | None, typer.Option(min=1, help="Steps per checkpoint.")] = None,
-    committee: Annotated[int, typer.Option(min=1, max=4, help="Verifiers drawn.")] = 2,
-    samples: Annotated[int, typer.Option(min=1, max=16, help="Segments drawn.")] = 2,
-    solver_stake: Annotated[float, typer.Option(help="Ether that the solver locks.")] = 0.5,
-    verifier_fee: Annotated[float, typer.Option(help="Ether for each verifier drawn.")] = 0.01,
-    bond: Annotated[float, typer.Option(help="Ether that a challenger locks.")] = 0.1,
-    bid_window: Annotated[int, typer.Option(min=1, help="Seconds for bids.")] = 600,
-    train_window: Annotated[int, typer.Option(min=1, help="Seconds for training.")] = 86_400,
-    audit_window: Annotated[int, typer.Option(min=1, help="Seconds for each audit phase.")] = 3_600,
-    challenge_window: Annotated[int, typer.Option(min=1, help="Seconds for disputes.")] = 3_600,
-    dispute_clock: Annotated[int, typer.Option(min=1, help="Seconds of each chess clock.")] = 7_200,
-    wait: Annotated[bool, typer.Option(help="Wait for the end and fetch the model.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Trace a training job, publish it and post it with its budget."""
-    from bitcourt.commands import submit_job
-
-    terms = {
-        "committee": committee,
-        "samples": samples,
-        "solver_stake": wei(solver_stake),
-        "verifier_fee": wei(verifier_fee),
-        "bond": wei(bond),
-        "bid_window": bid_window,
-        "train_window": train_window,
-        "audit_window": audit_window,
-        "challenge_window": challenge_window,
-        "dispute_clock": dispute_clock,
-    }
-    market = connect(rpc, deployment, keystore, dev, 0)
-    result = submit_job(market, job, store, wei(budget), steps, segment_steps, terms, wait)
-    show(result, as_json)
 
 
 @app.command()
@@ -188,7 +137,12 @@ def solver(
     directory: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path(
         "solver-data"
     ),
-    price: Annotated[float | None, typer.Option(help="Ether asked; else the budget.")] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(help="Ether bid for a task: what it costs you. Else its budget."),
+    ] = None,
+    by_ask: Annotated[bool, typer.Option(help="Enter your standing ask instead of bids.")] = False,
+    commits: Annotated[int, typer.Option(min=1, help="Commitments in each progress window.")] = 1,
     tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
@@ -199,9 +153,9 @@ def solver(
     from protocol.executor import CompiledExecutor
     from solver.agent import Settings, Solver
 
-    settings = Settings(directory, tasks=set(tasks or ()))
+    settings = Settings(directory, by_ask=by_ask, commits=commits, tasks=set(tasks or ()))
     if price is not None:
-        settings.price = lambda posted: min(wei(price), posted.budget)
+        settings.price = lambda _posted: wei(price)
     market = connect(rpc, deployment, keystore, dev, confirmations)
     agent = Solver(market, CompiledExecutor, settings)
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)
@@ -279,35 +233,6 @@ def account_new(path: Annotated[Path, typer.Argument(help="Keystore file to writ
     from bitcourt.keys import create_keystore
 
     typer.echo(create_keystore(path).address)
-
-
-def wei(ether: float) -> int:
-    """Wei of an amount in ether."""
-    return round(ether * 10**9) * 10**9
-
-
-def connect(
-    rpc: str, deployment: Path, keystore: Path | None, dev: int | None, confirmations: int
-) -> Any:
-    """The market as the chosen account."""
-    from bitcourt.keys import load_account
-    from protocol.chain.client import Chain
-    from protocol.chain.deployment import Deployment
-    from protocol.market import Market
-
-    found = Deployment.load(deployment)
-    account = load_account(keystore, dev)
-    return Market(Chain.connect(rpc, confirmations=confirmations), found, account)
-
-
-def observe(rpc: str, deployment: Path) -> Any:
-    """The market as somebody who only looks."""
-    from protocol.chain.client import Chain, new_account
-    from protocol.chain.deployment import Deployment
-    from protocol.market import Market
-
-    found = Deployment.load(deployment)
-    return Market(Chain.connect(rpc), found, new_account())
 
 
 def main() -> None:

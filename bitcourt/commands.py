@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from bitcourt.job import load_job
+from protocol import audit
 from protocol.agent import Agent
 from protocol.bundle import state_layout
-from protocol.errors import ChainError, UsageError
+from protocol.errors import ChainError, TransactionReverted, UsageError
 from protocol.execution import Bits
 from protocol.market import Market
 from protocol.program import Program
@@ -28,16 +29,17 @@ def submit_job(
     market: Market,
     path: Path,
     store_url: str,
-    budget: int,
     steps: int | None,
     segment_steps: int | None,
-    terms: dict[str, int],
+    terms: dict[str, Any],
+    enter_asks: bool,
     wait: bool,
 ) -> dict[str, Any]:
-    """Traces, publishes and posts; `budget` is in wei and the verifiers' fees come on top."""
+    """Traces, publishes and posts; `terms` are fields of the task's `TaskSpec`."""
     job = load_job(path)
     bundle = job.bundle()
     spec = bundle.spec(
+        submitter=market.address,
         seed=secrets.token_bytes(32),
         steps=steps or job.steps,
         segment_steps=segment_steps or min(job.segment_steps, steps or job.steps),
@@ -46,7 +48,7 @@ def submit_job(
     # A directory becomes absolute: solvers run elsewhere.
     url = store_url if "://" in store_url else str(Path(store_url).resolve())
     bundle.publish(Store(url))
-    task = market.post(spec, url, budget)
+    task = market.post(spec, url)
     result: dict[str, Any] = {
         "task": task,
         "program": spec.program_root.hex(),
@@ -54,8 +56,13 @@ def submit_job(
         "steps": spec.steps,
         "segments": spec.segments,
         "store": url,
-        "budget_wei": budget,
+        "work": spec.work,
+        "memory_mib": spec.memory_mib,
+        "budget_wei": spec.budget,
+        "escrow_wei": spec.escrow,
     }
+    if enter_asks:
+        result["asks"] = enter_all_asks(market, task)
     if not wait:
         return result
     state = market.state(task)
@@ -67,6 +74,20 @@ def submit_job(
         _, trained = final_state(market, task)
         result["metric"] = job.metric(job.load_state(bundle.program.state_names, trained))
     return result
+
+
+def enter_all_asks(market: Market, task: int) -> list[str]:
+    """Enters every standing ask that fits a task; returns whose."""
+    spec, entered = market.posted(task).spec, []
+    for solver in {event.values["solver"]: None for event in market.events("AskSet")}:
+        if not market.record(solver).asks(spec):
+            continue
+        try:
+            market.send_for("enterAsk", task, solver)
+            entered.append(str(solver))
+        except TransactionReverted as error:  # it has too little for the stake, or may not bid
+            log.warning("the ask of %s: %s", solver, error)
+    return entered
 
 
 def run_agent(agent: Agent, poll: float, until: set[int] | None, console: Console) -> None:
@@ -94,20 +115,24 @@ def run_agent(agent: Agent, poll: float, until: set[int] | None, console: Consol
 def describe(market: Market, task: int) -> dict[str, Any]:
     """A task's terms and state, for people and programs."""
     posted, state = market.posted(task), market.state(task)
+    spec, root = posted.spec, audit.final_root(market, task)
     return {
         "task": task,
         "status": state.status.name.capitalize(),
-        "submitter": posted.submitter,
+        "submitter": spec.submitter,
         "solver": state.solver if int(state.solver, 16) else None,
         "price_wei": state.price,
         "deadline": state.deadline,
         "seconds_left": max(0, state.deadline - market.chain.now),
-        "checkpoints": f"{state.log_size} of {posted.spec.segments + 1}",
-        "program": posted.spec.program_root.hex(),
-        "final_state": state.final_root.hex() if any(state.final_root) else None,
+        "checkpoints": f"{state.log_size} of {spec.segments + 1}",
+        "segments_paid": f"{state.settled} of {spec.segments}",
+        "paid_wei": state.paid,
+        "program": spec.program_root.hex(),
+        "latest_state": root.hex() if root else None,
+        "round": state.round,
         "runs": [[run.first, run.count] for run in market.runs(task)],
         "verifiers": {s.verifier: s.state.name.lower() for s in market.seats(task)},
-        "open_disputes": state.open_disputes,
+        "open": state.open,
         "store": posted.artifacts,
     }
 
@@ -117,9 +142,12 @@ def final_state(market: Market, task: int) -> tuple[Program, list[Bits]]:
     posted, state = market.posted(task), market.state(task)
     if state.status != Status.SETTLED:
         raise UsageError(f"task {task} is {state.status.name.capitalize()}, it has no final state")
+    root = audit.final_root(market, task)
+    if root is None:
+        raise ChainError(f"the chain does not show the final state of task {task} yet")
     store = Store(posted.artifacts)
     program = store.get_program(posted.spec.program_root)
-    return program, store.get_tensors(state.final_root, state_layout(program))
+    return program, store.get_tensors(root, state_layout(program))
 
 
 def fetch_final(market: Market, task: int, out: Path) -> int:

@@ -16,13 +16,12 @@ from bitcourt.lab.cheats import Flip, find_nodes, is_dot
 from bitcourt.lab.origin import source_of
 from bitcourt.lab.scenarios import Scenario
 from bitcourt.lab.simulation import Outcome, fresh, run_scenario, tell
-from bitcourt.lab.stage import ETHER, Stage
+from bitcourt.lab.stage import Stage
 from protocol.bundle import Bundle
 from protocol.chain.embedded import embedded_chain
 from protocol.errors import UsageError
 from protocol.executor import CompiledExecutor
 from protocol.task import Status
-from verifier.agent import Verifier
 
 EXAMPLE = Path(__file__).parent / "jobs" / "digits.py"
 SEED = bytes.fromhex("b17c0c27") * 8
@@ -55,7 +54,6 @@ def run_demo(out: Path, console: Console) -> dict[str, Any]:
         "honest": Scenario(
             "a solver trains, two drawn verifiers replay what the chain picks",
             Status.SETTLED,
-            verifiers=(Verifier,) * 2,
             dispute=False,
         ),
         "cheater": Scenario(
@@ -63,7 +61,6 @@ def run_demo(out: Path, console: Console) -> dict[str, Any]:
             + source_of(program, node),
             Status.SLASHED,
             lambda _: lie,
-            verifiers=(Verifier,) * 2,
         ),
     }
     runs = []
@@ -98,7 +95,7 @@ def _run(
                 lines[label] = bar.add_task(label, total=total or None)
             bar.update(lines[label], completed=done, total=total or None)
 
-        outcome = run_scenario(scenario, stage, bundle, CompiledExecutor, terms, ETHER, progress)
+        outcome = run_scenario(scenario, stage, bundle, CompiledExecutor, terms, progress)
     result = _report(name, outcome)
     if outcome.status == Status.SETTLED:
         result["test_accuracy"] = _accuracy(job, outcome)

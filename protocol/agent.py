@@ -12,8 +12,10 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from protocol import upkeep
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.dispute import GameView, Role, next_move, turn_of
 from protocol.errors import BitcourtError, ChainError, InsufficientFunds, TransactionReverted
@@ -79,10 +81,10 @@ class Agent(ABC):
             try:
                 state = self.market.state(task)
                 self.statuses[task] = state.status
-                if state.status.final and not state.open_disputes:
+                acted = self.act(task, state)
+                moved |= acted
+                if state.status.final and not state.open and not acted:
                     self._ended.add(task)
-                    continue
-                moved |= self.act(task, state)
                 self._complaints.pop(task, None)
             except (TransactionReverted, InsufficientFunds) as error:
                 self._complain(task, error)
@@ -125,12 +127,23 @@ class Agent(ABC):
         executor = self.executor(task)
         return self.witness_type(bundle.program, executor, inputs, start, steps.start, len(steps))
 
-    def draw(self, task: int, state: TaskState, patience: int = 0) -> bool:
-        """Calls the draw once its block, and `patience` more, lie behind."""
-        if self.market.chain.block <= state.draw_block + patience:
-            return False
-        self.market.send("draw", task, self.market.posted(task).spec.as_abi())
-        return True
+    def pending(self, task: int, state: TaskState) -> list[OpenDispute]:
+        """The disputes of a task that have no verdict yet."""
+        if not state.open:
+            return []
+        return [d for d in self.market.disputes(task) if self.market.pending(d.id)]
+
+    def litigate(self, task: int, state: TaskState) -> bool:
+        """Makes the moves that are due in all disputes that this account is a party of."""
+        moved = False
+        for dispute in self.pending(task, state):
+            if self.market.address in (dispute.challenger, dispute.defendant):
+                moved |= self.play(dispute, partial(self.witness, dispute))
+        return moved
+
+    @abstractmethod
+    def witness(self, dispute: OpenDispute) -> Witness:
+        """What this agent has to say about the disputed segments: its own replay."""
 
     def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
         """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""
@@ -140,16 +153,44 @@ class Agent(ABC):
         if view.finished:
             return False
         if turn_of(view.phase) is not own:
-            if not view.is_late(Role(1 - own), self.market.chain.now):
-                return False
-            state, history = view.state.as_abi(), view.history.as_abi()
-            self.market.send_move("timeout", dispute.id, state, view.program, history)
-            return True
+            return self._end_if_late(view)
         move = next_move(view, game.witness, own)
         if move is None:
             return False
         self.progress(f"dispute:{move.function}", view.moves, 0)
         self.market.send_move(move.function, *move.args())
+        return True
+
+    def move_on(self, task: int, state: TaskState, patience: int = 0) -> bool:
+        """Makes a call that the task waits for, if anybody may make it and nobody else did.
+
+        `patience` are the blocks that the solver has for the draw.
+        """
+        demand = upkeep.unanswered(self.market, task, state)
+        if demand is not None:
+            self.market.send("unanswered", demand, self.market.posted(task).spec.as_abi())
+            return True
+        call = upkeep.due(self.market, task, state, patience)
+        if call is not None:
+            function, arguments = call
+            self.market.send_for(function, task, *arguments)
+            return True
+        return any(self.expire(dispute) for dispute in self.pending(task, state))
+
+    def expire(self, dispute: OpenDispute) -> bool:
+        """Ends a dispute whose time is over, whoever its parties are; True if so."""
+        (_, created), *events = self.market.game_events(dispute)
+        view = GameView.created(created)
+        for name, values in events:
+            view.apply(name, values)
+        return not view.finished and self._end_if_late(view)
+
+    def _end_if_late(self, view: GameView) -> bool:
+        """Ends a dispute whose party to move has run out of clock; True if so."""
+        if not view.is_late(turn_of(view.phase), self.market.chain.now):
+            return False
+        state, history = view.state.as_abi(), view.history.as_abi()
+        self.market.send_move("timeout", view.dispute, state, view.program, history)
         return True
 
     def witness_of(self, dispute: int) -> Witness | None:

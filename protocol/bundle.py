@@ -13,8 +13,11 @@ from protocol.errors import ArtifactError
 from protocol.execution import Bits, Executor, Inputs
 from protocol.program import Kind, Program
 from protocol.store import Layout, Store
-from protocol.task import TaskSpec
+from protocol.task import WORK_UNIT, TaskSpec
 from protocol.validate import validate
+from protocol.work import work
+
+MIB = 1 << 20
 
 ExecutorFactory = Callable[[Program, Inputs], Executor]
 
@@ -48,8 +51,18 @@ class Bundle:
         return Inputs(self.constants, self.data, seed)
 
     def spec(self, *, seed: bytes, steps: int, segment_steps: int, **terms: Any) -> TaskSpec:
-        """The task spec with this bundle's roots and the given terms."""
+        """The task spec with this bundle's roots and the given terms.
+
+        Unless the terms say otherwise the whole training is one progress window.
+        """
+        cost = work(self.program)
+        # The state before and after the step, what lies between them, and what all steps read.
+        memory = 2 * cost.state_bytes + cost.live_bytes
+        memory += sum(tensor.nbytes for tensor in (*self.constants, *self.data))
+        terms = {"window_segments": -(-steps // segment_steps), **terms}
         return TaskSpec(
+            work=-(-cost.flops * steps // WORK_UNIT),
+            memory_mib=-(-memory // MIB),
             program_root=program_root(self.program),
             const_root=commitments.inputs_root(self.constants),
             data_root=commitments.inputs_root(self.data),

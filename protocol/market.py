@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.chain.client import Account, Chain, Receipt, event_topic
+from protocol.chain.client import Account, Chain, Log, Receipt, event_topic
 from protocol.chain.deployment import Contracts, Deployment
 from protocol.errors import ChainError
-from protocol.task import Run, Seat, SeatState, TaskSpec, TaskState
+from protocol.task import Demand, Record, Run, Seat, SeatState, TaskSpec, TaskState
 
 OnReceipt = Callable[[str, Receipt], None]
 
@@ -21,20 +21,20 @@ class Posted:
 
     id: int
     spec: TaskSpec
-    submitter: str
-    budget: int
     artifacts: str
     block: int
 
 
 @dataclass(frozen=True)
 class OpenDispute:
-    """A dispute over a run of a task. `context` has Solidity's field names."""
+    """A dispute over some segments of a task. `context` has Solidity's field names."""
 
     id: int
     task: int
     challenger: str
-    run: int
+    defendant: str
+    first: int
+    count: int
     context: dict[str, Any]
     block: int
 
@@ -65,6 +65,10 @@ class Market:
         """A transaction to the market."""
         return self._send(self.contracts.market, function, *args, value=value)
 
+    def send_for(self, function: str, task: int, *args: Any) -> Receipt:
+        """A transaction to the market that names a task and its terms."""
+        return self.send(function, task, self.posted(task).spec.as_abi(), *args)
+
     def send_move(self, function: str, *args: Any) -> Receipt:
         """A transaction to the dispute game."""
         return self._send(self.contracts.game, function, *args)
@@ -79,21 +83,41 @@ class Market:
         """A call of a view function of the market."""
         return self.chain.call(self.contracts.market, function, *args)
 
-    def post(self, spec: TaskSpec, artifacts: str, budget: int) -> int:
-        """Posts a task and returns its id; the verifiers' fees come on top of the budget (wei)."""
-        value = budget + spec.committee * spec.verifier_fee
-        receipt = self.send("post", spec.as_abi(), artifacts, value=value)
-        return int(receipt.event("TaskPosted")["id"])
+    # Money ----------------------------------------------------------------------------------------
 
     def free_balance(self, address: str | None = None) -> int:
-        """Wei in the market that an account may lock or withdraw."""
+        """What an account may lock or withdraw, in the smallest unit of the currency."""
         return int(self.view("balanceOf", address or self.address))
 
     def ensure_balance(self, needed: int) -> None:
-        """Deposits what is missing to have `needed` wei free."""
+        """Deposits what is missing to have `needed` free."""
         missing = needed - self.free_balance()
         if missing > 0:
-            self.send("deposit", value=missing)
+            self.deposit(missing)
+
+    def deposit(self, amount: int) -> None:
+        """Deposits an amount of the currency that the market takes."""
+        token = self.contracts.token
+        if token is None:
+            self.send("deposit", value=amount)
+        else:
+            self._send(token, "approve", self.deployment.market, amount)
+            self.send("depositToken", amount)
+
+    # Tasks ----------------------------------------------------------------------------------------
+
+    def post(self, spec: TaskSpec, artifacts: str) -> int:
+        """Posts a task, escrows `spec.escrow`, and returns the task's id."""
+        value = spec.escrow
+        if self.contracts.token is not None:
+            self.ensure_balance(value)
+            value = 0
+        receipt = self.send("post", spec.as_abi(), artifacts, value=value)
+        return int(receipt.event("TaskPosted")["id"])
+
+    def record(self, solver: str) -> Record:
+        """What is known of a solver, and its standing ask."""
+        return Record(*self.view("recordOf", solver))
 
     def task_count(self) -> int:
         """Number of tasks ever posted; their ids start at 1."""
@@ -103,51 +127,57 @@ class Market:
         """A task's terms, from its event."""
         if task not in self._posted:
             known = 1 <= task <= self.task_count()
-            events = self._events("TaskPosted", task) if known else []
+            events = self.events("TaskPosted", task) if known else []
             if not events:
                 raise ChainError(f"there is no task {task} at the market {self.deployment.market}")
-            block, values = events[0]
-            self._posted[task] = Posted(
-                task,
-                TaskSpec.from_abi(values["spec"]),
-                values["submitter"],
-                values["budget"],
-                values["artifacts"],
-                block,
-            )
+            values = events[0].values
+            spec = TaskSpec.from_abi(values["spec"])
+            self._posted[task] = Posted(task, spec, values["artifacts"], events[0].block)
         return self._posted[task]
 
     def state(self, task: int) -> TaskState:
         """The task's state now."""
         return TaskState.from_abi(self.view("getTask", task))
 
-    def runs(self, task: int) -> list[Run]:
-        """The drawn runs of the current round."""
-        return [Run(*values) for values in self.view("getRuns", task)]
+    def runs(self, task: int, audit_round: int | None = None) -> list[Run]:
+        """The runs drawn in the current progress window; of one round if it is given."""
+        found = [Run(*values) for values in self.view("getRuns", task)]
+        return [run for run in found if audit_round in (None, run.round)]
 
     def seats(self, task: int) -> list[Seat]:
-        """The drawn verifiers of the current round."""
-        return [Seat(v, SeatState(state)) for v, state, _ in self.view("getSeats", task)]
+        """The verifiers drawn in the current progress window, in all its rounds."""
+        return [Seat(v, SeatState(state), r) for v, state, r in self.view("getSeats", task)]
 
     def disputes(self, task: int) -> list[OpenDispute]:
         """All disputes ever opened over a task, oldest first."""
         return [
-            OpenDispute(v["disputeId"], task, v["challenger"], v["run"], dict(v["context"]), block)
-            for block, v in self._events("DisputeOpened", task)
-        ]
+            OpenDispute(
+                v["disputeId"], task, v["challenger"], v["defendant"],
+                v["first"], v["count"], dict(v["context"]), block,
+            )
+            for block, _, v, _ in self.events("DisputeOpened", task)
+        ]  # fmt: skip
 
     def pending(self, dispute: int) -> bool:
         """True if the dispute has no verdict yet."""
         return bool(self.view("disputes", dispute)[0] != 0)
 
+    def demands(self, task: int) -> list[Demand]:
+        """The chunks of a task that the solver has still to post."""
+        events = self.events("Demanded", task)
+        found = [(v["demandId"], self.view("demands", v["demandId"])) for _, _, v, _ in events]
+        return [Demand(number, *values) for number, values in found if values[0] != 0]
+
     def game_events(self, dispute: OpenDispute) -> list[tuple[str, dict[str, Any]]]:
         """All events of one dispute in the game, oldest first; the first is its creation."""
         topics = [None, "0x" + dispute.id.to_bytes(32).hex()]
         found = self.chain.logs(self.contracts.game, dispute.block, topics)
-        return [(name, values) for _, name, values in found]
+        return [(log.name, log.values) for log in found]
 
-    def _events(self, name: str, task: int) -> list[tuple[int, dict[str, Any]]]:
+    def events(self, name: str, task: int | None = None) -> list[Log]:
+        """Events of one name, of one task if it is given, oldest first."""
         item = next(i for i in self.contracts.market.abi if i.get("name") == name)
-        topics = ["0x" + event_topic(item).hex(), "0x" + task.to_bytes(32).hex()]
-        found = self.chain.logs(self.contracts.market, self.deployment.block, topics)
-        return [(block, values) for block, _, values in found]
+        topics = ["0x" + event_topic(item).hex()]
+        if task is not None:
+            topics.append("0x" + task.to_bytes(32).hex())
+        return self.chain.logs(self.contracts.market, self.deployment.block, topics)

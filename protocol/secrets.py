@@ -30,3 +30,11 @@ class Secrets:
     def nonce(self, task: int, audit_round: int) -> bytes:
         """Nonce of a verifier's seal."""
         return self.derive("nonce", task, audit_round)
+
+    def bid_nonce(self, task: int) -> bytes:
+        """Nonce of a sealed bid."""
+        return self.derive("bid", task)
+
+    def challenge_nonce(self, task: int, first: int, count: int, attestor: int) -> bytes:
+        """Nonce of a sealed challenge."""
+        return self.derive("challenge", task, first, count, attestor)

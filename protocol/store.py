@@ -10,6 +10,7 @@ artifact can name a path.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 from collections.abc import Sequence
@@ -22,18 +23,23 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from protocol import encoding
-from protocol.commitments import state_root
+from protocol.commitments import checkpoint_log, state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.program import DType, Program, Shape
+from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count
 
 MAX_PROGRAM_BYTES = 1 << 27
+LEAF_BYTES = 64
+"""Of a leaf of a checkpoint log: salt and state root."""
 _HEADER_SLACK = 1 << 22
 """Bytes of JSON header that a safetensors file may have beside its tensors."""
 
 _NUMPY = {DType.F32: np.dtype("<f4"), DType.I32: np.dtype("<i4")}
 Layout = Sequence[tuple[DType, Shape]]
+Hole = tuple[int, int]
+"""A chunk that is missing: number of the tensor, number of the chunk in it."""
 
 
 class Store:
@@ -107,6 +113,64 @@ class Store:
         if actual != root:
             raise ArtifactError(f"{name} holds tensors with root {actual.hex()}")
         return tensors
+
+    def get_partial(self, root: bytes, layout: Layout) -> tuple[list[Bits], list[Hole]]:
+        """What is there of the tensors with that root, and the chunks that are not there.
+
+        For a file that was cut short, or lacks tensors: what is missing reads as zero. Nothing is
+        checked against the root. ArtifactError if the file is missing or cannot be understood.
+        """
+        name = f"tensors/{root.hex()}.safetensors"
+        expected = sum(4 * int(np.prod(shape, dtype=np.int64)) for _, shape in layout)
+        data = self._get(name, expected + _HEADER_SLACK)
+        try:
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length])
+            places = {
+                int(key[:5]): (int(first), int(end))
+                for key, entry in header.items()
+                for first, end in [entry["data_offsets"]]
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None
+        tensors: list[Bits] = []
+        holes: list[Hole] = []
+        for number, (_, shape) in enumerate(layout):
+            numel = int(np.prod(shape, dtype=np.int64))
+            first, end = places.get(number, (0, 0))
+            if not 0 <= first <= end:
+                raise ArtifactError(f"{name}: tensor {number} lies nowhere")
+            found = data[8 + length + first : 8 + length + min(end, first + 4 * numel)]
+            whole = np.zeros(numel, np.uint32)
+            there = len(found) // 4
+            whole[:there] = np.frombuffer(found, "<u4", there)
+            tensors.append(whole.reshape(shape))
+            holes += (
+                [(number, chunk) for chunk in range(there // CHUNK_ELEMENTS, chunk_count(numel))]
+                if there < numel
+                else []
+            )
+        return tensors, holes
+
+    def put_log(self, leaves: Sequence[bytes]) -> bytes:
+        """Stores the leaves of a checkpoint log under its root, which it returns."""
+        root = checkpoint_log(leaves).root
+        if not self._exists(name := f"logs/{root.hex()}"):
+            self._put(name, b"".join(leaves))
+        return root
+
+    def get_log(self, root: bytes, size: int) -> list[bytes]:
+        """The `size` leaves of the checkpoint log with that root, 64 bytes each."""
+        name = f"logs/{root.hex()}"
+        data = self._get(name, LEAF_BYTES * size)
+        leaves = [data[i : i + LEAF_BYTES] for i in range(0, len(data), LEAF_BYTES)]
+        if len(data) != LEAF_BYTES * size or checkpoint_log(leaves).root != root:
+            raise ArtifactError(f"{name} is not the log with that root")
+        return leaves
+
+    def has_log(self, root: bytes) -> bool:
+        """True if a log with that root is stored."""
+        return self._exists(f"logs/{root.hex()}")
 
     def has_tensors(self, root: bytes) -> bool:
         """True if tensors with that root are stored (not that they are the right ones)."""

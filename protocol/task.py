@@ -41,12 +41,16 @@ NOBODY: Final = "0x" + 40 * "0"
 """The address that nobody has: as a task's solver, whoever wins the auction."""
 WORK_UNIT: Final = 10**9
 """FLOPs; prices of standing asks refer to it."""
+ASK_STAKE_UNIT: Final = 10**9
+"""The highest stake that a standing ask may lock is given in units of this."""
 MAX_ROUNDS: Final = 3
 """Draws of one audit."""
+MAX_COMMITTEE: Final = 4
+"""Verifiers drawn at a time."""
 QUORUM: Final = 2
 """Attestations without which nothing settles."""
 DEMAND_SHARE: Final = 8
-"""Demanding a chunk costs the bond divided by this."""
+"""Demanding a chunk costs the bond divided by this, rounded up."""
 
 
 class SeatState(IntEnum):
@@ -167,6 +171,41 @@ class Seat:
     verifier: str
     state: SeatState
     round: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a solver, and its standing ask: the Solidity struct of this name."""
+
+    settled: int
+    defaulted: int
+    slashed_at: int
+    capacity: int
+    memory_mib: int
+    ask_price: int
+    max_stake: int
+    """In units of ASK_STAKE_UNIT."""
+
+    def asks(self, spec: TaskSpec) -> bool:
+        """True if the ask may be entered for a task."""
+        fits = spec.memory_mib <= self.memory_mib
+        fits &= spec.solver_stake <= self.max_stake * ASK_STAKE_UNIT
+        return self.capacity > 0 and fits and self.ask_price * spec.work <= spec.budget
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A chunk of a checkpoint that the solver must post until the deadline."""
+
+    id: int
+    task: int
+    asker: str
+    leaf: int
+    tensor: int
+    chunk: int
+    numel: int
+    deadline: int
+    price: int
 
 
 def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:

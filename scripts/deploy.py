@@ -29,11 +29,15 @@ class Step(NamedTuple):
 
 
 VERIFIER_STAKE = 10**18  # wei, what a verifier must lock to be drawn
+TOKEN = "0x" + 40 * "0"  # address of an ERC-20 token; zero: the chain's own currency
+_TERMS = {"game": "DisputeGame", "token": TOKEN, "verifierStake": VERIFIER_STAKE}
 
 DEPLOYMENT: tuple[Step, ...] = (
     Step("Referee"),
     Step("DisputeGame", {"referee": "Referee"}),
-    Step("Market", {"game": "DisputeGame", "verifierStake": VERIFIER_STAKE}),
+    Step("Remedies", _TERMS),
+    Step("Registry", _TERMS),
+    Step("Market", {**_TERMS, "remedies": "Remedies", "registry": "Registry"}),
 )
 
 

@@ -10,29 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
+from protocol import upkeep
 from protocol.agent import Agent, Progress, silent
+from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
-from protocol.commitments import checkpoint_leaf
-from protocol.market import Market, Posted
-from protocol.merkle import Tree, leaf_hash
-from protocol.task import SeatState, Status, TaskState, is_lacking
+from protocol.commitments import state_tree
+from protocol.errors import ArtifactError, ProgramError
+from protocol.market import Market, OpenDispute, Posted
+from protocol.task import QUORUM, Demand, SeatState, Status, TaskState, is_lacking
+from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
+from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
 
 
 @dataclass
 class Settings:
-    """What a solver's owner chooses. Prices are in wei."""
+    """What a solver's owner chooses. Amounts are in the smallest unit of the market's currency."""
 
     directory: Path
     """Where checkpoints are kept."""
-    price: Callable[[Posted], int] = lambda posted: posted.budget
-    """Asked for a task; never above its budget."""
-    commits: int = 2
-    """How many times the checkpoint log is committed during training."""
+    price: Callable[[Posted], int] = lambda posted: posted.spec.budget
+    """Bid for a task; no bid is made above its budget. What a task costs this solver is best."""
+    by_ask: bool = False
+    """Enter the standing ask where it fits, instead of sealing bids."""
+    commits: int = 1
+    """How many times the checkpoint log is committed in each progress window."""
     tasks: set[int] = field(default_factory=set)
     """Only these tasks; all if empty."""
 
@@ -49,19 +54,28 @@ class Solver(Agent):
     ) -> None:
         super().__init__(market, executor, progress)
         self.settings = settings
+        self.bidder = Bidder(
+            market,
+            self.secrets,
+            settings.price,
+            self.executor,
+            settings.directory,
+            settings.by_ask,
+        )
         self._checkpoints: dict[int, Checkpoints] = {}
+        self._published: set[bytes] = set()
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState], bool]]:
-        """What to do in each status of a task that this solver has a part in."""
+        """What to do in each status of a task that this solver trains."""
         return {
-            Status.BIDDING: self.bid_or_assign,
+            Status.BIDDING: self.train,  # the first commitment ends the bidding
             Status.TRAINING: self.train,
             Status.COMMITTED: self.draw,
             Status.STARTING: self.open_starts,
             Status.SEALING: self.open_ends,
-            Status.REVEALING: self.open_window,
-            Status.WINDOW: self.settle,
+            Status.REVEALING: self.proceed,
+            Status.WINDOW: self.wait_for_challenges,
         }
 
     def act(self, task: int, state: TaskState) -> bool:
@@ -69,135 +83,146 @@ class Solver(Agent):
         if self.settings.tasks and task not in self.settings.tasks:
             return False
         if state.status.final:
-            return False  # an open dispute can change nothing any more
-        mine = state.solver == self.market.address
-        if state.status != Status.BIDDING and not mine:
-            return False
-        moved = self.defend(task) if mine and state.open_disputes else False
-        handler = self.handlers.get(state.status)
-        return (handler is not None and handler(task, state)) or moved
-
-    def bid_or_assign(self, task: int, state: TaskState) -> bool:
-        """Bids once, then ends the bidding when its time is over."""
-        posted = self.market.posted(task)
-        if state.solver == self.market.address:
-            if self.market.chain.now > state.deadline:
-                self.market.send("assign", task, posted.spec.as_abi())
-                return True
-            return False
-        if posted.submitter == self.market.address or self.market.chain.now > state.deadline:
-            return False
-        price = self.settings.price(posted)
-        leading = int(state.solver, 16) != 0
-        if price > state.price or (leading and price == state.price):
-            return False
-        # A bid certifies that every byte is here and checked, and that this machine can compute the
-        # program: this raises if it is not so.
-        self.executor(task)
-        self.market.ensure_balance(posted.spec.solver_stake)
-        self.market.send("bid", task, posted.spec.as_abi(), price)
-        return True
+            return self.bidder.close(task, state)
+        if not self._has_won(task, state):
+            return state.status == Status.BIDDING and self.bidder.act(task, state)
+        if state.status == Status.CONVICTED:
+            return False  # nothing that is still open can change that
+        if self._train_again(task, state):
+            return True
+        moved = self.answer(task, state)
+        moved |= self.litigate(task, state)
+        return self.handlers[state.status](task, state) or moved
 
     def train(self, task: int, state: TaskState) -> bool:
-        """Trains the next segments and commits the log when a commitment is due."""
+        """Trains the next segment, and commits the log when all are there that are due.
+
+        Only a segment each time, so that no other task, and no dispute, waits for a whole window.
+        """
         spec = self.market.posted(task).spec
-        checkpoints = self.checkpoints(task)
-        executor = self.executor(task)
-        share = max(1, -(-spec.segments // self.settings.commits))
-        target = min(spec.segments, max(state.log_size - 1, 0) + share)
-        current = checkpoints.state(len(checkpoints) - 1)
-        for segment in range(len(checkpoints) - 1, target):
-            for step in spec.steps_between(segment, 1):
-                current = executor.step(current, step)
-            checkpoints.begin(current)  # hashed and written while the next segment is trained
-            self.progress("train", segment + 1, spec.segments)
-        tree = self.log(task, target + 1)
-        old = state.log_size
+        complete = spec.complete(state.settled)
+        share = -(-(complete - 1 - state.settled) // self.settings.commits)
+        target = min(complete, max(state.log_size, 1) + share)
+        try:
+            if self.checkpoints(task).begun < target:
+                self._train_segment(task)
+                if self.checkpoints(task).begun < target:
+                    return True
+        except (ArtifactError, ProgramError):
+            if not (state.by_ask and state.log_size == 0):
+                raise
+            return self._decline(task, state)
+        tree, old = self.log(task, target).tree, state.log_size
         proof = tree.inclusion_proof(0) if old == 0 else tree.consistency_proof(old)
-        self.market.send("append", task, spec.as_abi(), target + 1, tree.root, proof)
+        self.market.send_for("append", task, target, tree.root, proof)
         return True
 
-    def open_starts(self, task: int, _state: TaskState) -> bool:
-        """Serves and opens the checkpoint before each run."""
+    def draw(self, task: int, state: TaskState) -> bool:
+        """Draws, and opens the start of each drawn run with the same transaction."""
+        if self.market.chain.block <= state.draw_block:
+            return False
         spec = self.market.posted(task).spec
-        starts = [run.first for run in self.market.runs(task)]
-        for index in starts:
-            self.serve(task, index)
-        openings = self.openings(task, starts)
-        self.market.send("openStarts", task, spec.as_abi(), openings)
+        runs = self.market.view("draw", task, spec.as_abi(), [])
+        replaces = SeatState.SEALED in in_round(self.market.seats(task), state.round)
+        starts = [] if replaces else [first for first, _, _ in runs]
+        self.market.send_for("draw", task, self.openings(task, state, starts))
+        return True
+
+    def open_starts(self, task: int, state: TaskState) -> bool:
+        """Serves and opens the checkpoint before each run, if somebody else has drawn."""
+        starts = [run.first for run in self.market.runs(task, state.round)]
+        self.market.send_for("openStarts", task, self.openings(task, state, starts))
         return True
 
     def open_ends(self, task: int, state: TaskState) -> bool:
         """Opens the ends when all drawn verifiers have sealed or may not seal any more."""
-        seats = self.market.seats(task)
-        waiting = any(seat.state == SeatState.DRAWN for seat in seats)
-        if waiting and self.market.chain.now <= state.deadline:
+        states = in_round(self.market.seats(task), state.round)
+        if SeatState.DRAWN in states and self.market.chain.now <= state.deadline:
             return False
-        spec = self.market.posted(task).spec
-        if all(seat.state != SeatState.SEALED for seat in seats):
-            self.market.send("redraw", task, spec.as_abi())
-            return True
-        ends = [run.first + run.count for run in self.market.runs(task)]
-        last = spec.segments
-        for index in {*ends, last}:
-            self.serve(task, index)
-        *openings, final = self.openings(task, [*ends, last])
-        self.market.send("openEnds", task, spec.as_abi(), openings, final)
+        if states.count(SeatState.SEALED) < QUORUM:
+            return self.proceed(task, state)
+        ends = [run.first + run.count for run in self.market.runs(task, state.round)]
+        *openings, final = self.openings(task, state, [*ends, state.log_size - 1])
+        self.market.send_for("openEnds", task, openings, final)
         return True
 
-    def open_window(self, task: int, state: TaskState) -> bool:
-        """Opens the challenge window once nobody can reveal any more."""
-        waiting = any(seat.state == SeatState.SEALED for seat in self.market.seats(task))
-        if waiting and self.market.chain.now <= state.deadline:
+    def proceed(self, task: int, state: TaskState) -> bool:
+        """Makes the call that the task waits for once the verifiers' time is over."""
+        call = upkeep.due(self.market, task, state)
+        if call is None:
             return False
-        self.market.send("openWindow", task, self.market.posted(task).spec.as_abi())
+        function, arguments = call
+        self.market.send_for(function, task, *arguments)
         return True
 
-    def settle(self, task: int, state: TaskState) -> bool:
-        """Settles after the window, or asks for a new draw if the audit counts for nothing."""
-        if state.open_disputes or self.market.chain.now <= state.deadline:
-            return False
-        spec = self.market.posted(task).spec
-        lacking = is_lacking(self.market.seats(task))
-        self.market.send("redraw" if lacking else "settle", task, spec.as_abi())
-        return True
+    def wait_for_challenges(self, task: int, state: TaskState) -> bool:
+        """Shows all that was audited, so that anybody can challenge it, and settles afterwards."""
+        return self.publish(task, state) or self.proceed(task, state)
 
-    def defend(self, task: int) -> bool:
-        """Answers in every dispute in which it is this solver's turn."""
+    def publish(self, task: int, state: TaskState) -> bool:
+        """Serves the progress window's states, and salt and root of every leaf of the log.
+
+        Nothing of this is shown while a verifier may still be drawn for any of it.
+        """
+        if state.log_root in self._published or is_lacking(self.market.seats(task), state.round):
+            return False
+        store = self.store(task)
+        shows = not store.has_log(state.log_root)
+        if shows:
+            for leaf in range(state.settled, state.log_size):
+                self.serve(task, leaf)
+            store.put_log(self.log(task, state.log_size).leaves)
+        self._published.add(state.log_root)
+        return shows
+
+    def answer(self, task: int, state: TaskState) -> bool:
+        """Posts the chunks that were demanded in time."""
         moved = False
-        for dispute in self.market.disputes(task):
-            if self.market.pending(dispute.id):
-                moved |= self.play(dispute, partial(self.witness, task, dispute.run))
+        for demand in self.market.demands(task) if state.open else ():
+            if self.market.chain.now <= demand.deadline:
+                self._answer(task, state, demand)
+                moved = True
         return moved
 
-    def witness(self, task: int, run: int) -> Witness:
-        """What this solver shows of a run: a replay from its own checkpoint."""
-        spec = self.market.posted(task).spec
-        drawn = self.market.runs(task)[run]
-        start = self.checkpoints(task).state(drawn.first)
-        return self.replay(task, start, spec.steps_between(drawn.first, drawn.count))
-
-    def log(self, task: int, size: int) -> Tree:
-        """The checkpoint log with `size` leaves."""
-        roots = self.checkpoints(task).roots[:size]
-        return Tree(
-            [
-                leaf_hash(checkpoint_leaf(self.secrets.salt(task, i), root))
-                for i, root in enumerate(roots)
-            ]
+    def _answer(self, task: int, state: TaskState, demand: Demand) -> None:
+        tensors = self.checkpoints(task).state(demand.leaf)
+        tree = tensor_tree(tensors[demand.tensor])
+        (opening,) = self.openings(task, state, [demand.leaf])
+        self.market.send(
+            "answer",
+            demand.id,
+            self.market.posted(task).spec.as_abi(),
+            opening,
+            tree.root,
+            state_tree(tensors).inclusion_proof(demand.tensor),
+            chunk(tensors[demand.tensor], demand.chunk),
+            tree.inclusion_proof(demand.chunk),
         )
 
-    def openings(self, task: int, indexes: Sequence[int]) -> list[tuple[bytes, bytes, list[bytes]]]:
-        """Openings of checkpoints in the complete log."""
-        log = self.log(task, self.market.posted(task).spec.segments + 1)
-        roots = self.checkpoints(task).roots
-        return [(self.secrets.salt(task, i), roots[i], log.inclusion_proof(i)) for i in indexes]
+    def witness(self, dispute: OpenDispute) -> Witness:
+        """What this solver shows of the disputed segments: a replay from its own checkpoint."""
+        spec = self.market.posted(dispute.task).spec
+        start = self.checkpoints(dispute.task).state(dispute.first)
+        return self.replay(dispute.task, start, spec.steps_between(dispute.first, dispute.count))
 
-    def serve(self, task: int, index: int) -> None:
-        """Puts the state of checkpoint `index` into the task's store."""
-        bundle = self.bundle(task)
-        state = self.checkpoints(task).state(index)
-        program = bundle.program
+    def log(self, task: int, size: int) -> CheckpointLog:
+        """The checkpoint log with `size` leaves."""
+        roots = self.checkpoints(task).roots[:size]
+        return CheckpointLog([self.secrets.salt(task, i) for i in range(size)], roots)
+
+    def openings(
+        self, task: int, state: TaskState, leaves: Sequence[int]
+    ) -> list[tuple[bytes, bytes, list[bytes]]]:
+        """Openings of checkpoints in the log that is on chain, after their states are served."""
+        for leaf in leaves:
+            self.serve(task, leaf)
+        log = self.log(task, state.log_size)
+        return [log.opening(leaf).as_abi() for leaf in leaves]
+
+    def serve(self, task: int, leaf: int) -> None:
+        """Puts the state of a checkpoint into the task's store."""
+        program = self.bundle(task).program
+        state = self.checkpoints(task).state(leaf)
         self.store(task).put_tensors(state, state_layout(program), program.state_names)
 
     def checkpoints(self, task: int) -> Checkpoints:
@@ -207,3 +232,42 @@ class Solver(Agent):
             directory = self.settings.directory / where
             self._checkpoints[task] = Checkpoints(directory, self.bundle(task))
         return self._checkpoints[task]
+
+    def _has_won(self, task: int, state: TaskState) -> bool:
+        if state.solver != self.market.address:
+            return False
+        end = state.deadline + self.market.posted(task).spec.bid_window
+        return state.status != Status.BIDDING or self.market.chain.now > end
+
+    def _train_segment(self, task: int) -> None:
+        spec, checkpoints, executor = (
+            self.market.posted(task).spec,
+            self.checkpoints(task),
+            self.executor(task),
+        )
+        segment, current = checkpoints.newest
+        for step in spec.steps_between(segment, 1):
+            current = executor.step(current, step)
+        checkpoints.begin(current)  # hashed and written while the next segment is trained
+        self.progress("train", segment + 1, spec.segments)
+
+    def _train_again(self, task: int, state: TaskState) -> bool:
+        """Trains a segment whose checkpoint was committed and is lost; True if there was one."""
+        if state.log_size == 0 or self.checkpoints(task).begun >= state.log_size:
+            return False
+        self._train_segment(task)
+        return True
+
+    def _decline(self, task: int, state: TaskState) -> bool:
+        """Gives back a task that somebody entered this solver's ask for, and that it cannot train.
+
+        Bytes that are missing may still come: half of the training window is waited for them.
+        """
+        if state.status == Status.BIDDING:
+            self.market.send_for("assign", task)
+            return True
+        left = state.deadline - self.market.chain.now
+        if 2 * left > self.market.posted(task).spec.train_window:
+            return False
+        self.market.send_for("decline", task)
+        return True

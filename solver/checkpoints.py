@@ -33,12 +33,23 @@ class Checkpoints:
         self._roots: list[bytes] = []
         self._writer = ThreadPoolExecutor(1, "bitcourt-checkpoint")
         self._pending: Future[None] | None = None
+        self._newest: tuple[int, list[Bits]] | None = None
         self._recover()
         if not self._roots:
             self.append(bundle.state)
 
     def __len__(self) -> int:
         return len(self.roots)
+
+    @property
+    def newest(self) -> tuple[int, list[Bits]]:
+        """Number and state of the checkpoint that was begun last; does not wait for its writing."""
+        return self._newest or (len(self.roots) - 1, self._latest)
+
+    @property
+    def begun(self) -> int:
+        """How many checkpoints there are, the one that is being written included."""
+        return self.newest[0] + 1
 
     @property
     def roots(self) -> list[bytes]:
@@ -57,7 +68,8 @@ class Checkpoints:
         Waits for the one before, and raises its error if it failed: then neither is added.
         """
         self.settle()
-        self._pending = self._writer.submit(self._write, list(state))
+        self._newest = (len(self._roots), list(state))
+        self._pending = self._writer.submit(self._write, self._newest[1])
 
     def settle(self) -> None:
         """Waits until every checkpoint that was begun is on disk.
@@ -66,6 +78,7 @@ class Checkpoints:
         """
         pending, self._pending = self._pending, None
         if pending is not None:
+            self._newest = None
             pending.result()
 
     def _write(self, state: list[Bits]) -> None:

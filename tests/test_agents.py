@@ -21,12 +21,14 @@ from bitcourt.lab.stubborn import StubbornSolver
 from protocol.agent import Agent
 from protocol.bundle import Bundle
 from protocol.chain.embedded import embedded_chain
+from protocol.commitments import inputs_root
 from protocol.errors import ChainError, InsufficientFunds, ProgramError, TransactionReverted
 from protocol.execution import Executor, Inputs
 from protocol.executor import CompiledExecutor
-from protocol.market import Market
+from protocol.market import Market, OpenDispute
 from protocol.program import Program
 from protocol.task import SeatState, Status, TaskSpec, TaskState
+from protocol.witness import Witness
 from solver.agent import Settings, Solver
 from verifier.agent import Verifier
 
@@ -48,8 +50,8 @@ def make_executor(program: Program, inputs: Inputs) -> Executor:
     return honest_executor()
 
 
-def terms(**changes: int) -> TaskSpec:
-    spec = bundle().spec(seed=SEED, steps=20, segment_steps=5, committee=1)
+def terms(submitter: Market, **changes: int) -> TaskSpec:
+    spec = bundle().spec(seed=SEED, steps=20, segment_steps=5, submitter=submitter.address)
     return replace(spec, **changes)
 
 
@@ -63,9 +65,16 @@ def a_solver(market: Market, directory: Path) -> Solver:
     return Solver(market, make_executor, Settings(directory / "solver"))
 
 
-def post(stage: Stage, spec: TaskSpec) -> tuple[Market, int]:
+def post(stage: Stage, **changes: int) -> tuple[Market, int]:
     submitter = stage.party("submitter")
-    return submitter, stage.post(submitter, bundle(), spec, ETHER)
+    return submitter, stage.post(submitter, bundle(), terms(submitter, **changes))
+
+
+def end_bidding(stage: Stage, solver: Agent) -> None:
+    """Lets a solver reveal its bid, and waits until the bidding is over."""
+    stage.chain.wait(601)
+    assert solver.poll()
+    stage.chain.wait(601)
 
 
 class Reborn(Agent):
@@ -81,25 +90,33 @@ class Reborn(Agent):
     def act(self, task: int, state: TaskState) -> bool:
         raise NotImplementedError
 
+    def witness(self, dispute: OpenDispute) -> Witness:
+        raise NotImplementedError
+
 
 def test_agents_that_are_killed_after_every_poll_settle_a_task(stage: Stage) -> None:
-    submitter, task = post(stage, terms())
-    markets = {role: stage.party(role) for role in ("solver", "verifier 1")}
-    Verifier(markets["verifier 1"], make_executor).register()
+    submitter, task = post(stage)
+    solver_market = stage.party("solver")
+    verifier_markets = [stage.party(f"verifier {i}") for i in (1, 2)]
+    for market in verifier_markets:
+        Verifier(market, make_executor).register()
     agents = [
-        Reborn(lambda: a_solver(markets["solver"], stage.directory)),
-        Reborn(lambda: Verifier(markets["verifier 1"], make_executor)),
+        Reborn(lambda: a_solver(solver_market, stage.directory)),
+        *(Reborn(functools.partial(Verifier, m, make_executor)) for m in verifier_markets),
     ]
     state = stage.play(task, submitter, agents, stage.party("keeper"))
     assert state.status == Status.SETTLED
     check_money(stage, submitter, set())
     counts = {kind: used["count"] for kind, used in stage.ledger.gas().items()}
-    once = ("bid", "assign", "draw", "openStarts", "seal", "openEnds", "reveal", "settle")
+    once = ("bid", "revealBid", "append", "draw", "openEnds", "settle")
     assert all(counts[kind] == 1 for kind in once)
+    assert counts["seal"] == counts["reveal"] == 2
+    # The first commitment assigns, the draw opens the starts, the last reveal opens the window.
+    assert not {"assign", "openStarts", "openWindow"} & set(counts)
 
 
 def test_agents_that_are_killed_after_every_poll_convict_a_cheater(stage: Stage) -> None:
-    submitter, task = post(stage, terms(committee=2))
+    submitter, task = post(stage)
     cheat = flip("matrix product", is_dot)(bundle().program)
     liar = lying(CompiledExecutor, cheat)(bundle().program, bundle().inputs(SEED))
     solver_market = stage.party("solver")
@@ -126,26 +143,30 @@ def test_agents_that_are_killed_after_every_poll_convict_a_cheater(stage: Stage)
 
 
 def test_a_solver_that_lost_its_checkpoints_trains_again(stage: Stage) -> None:
-    _, task = post(stage, terms())
+    _, task = post(stage)
     market = stage.party("solver")
     a_solver(market, stage.directory).poll()
-    stage.chain.wait(601)
-    a_solver(market, stage.directory).poll()  # assign
-    a_solver(market, stage.directory).poll()  # the first half
+    end_bidding(stage, a_solver(market, stage.directory))
+    half = Settings(stage.directory / "solver", commits=2)
+    solver = Solver(market, make_executor, half)
+    solver.poll()
+    solver.poll()
     assert market.state(task).log_size == 3
-    # The last checkpoint was cut short and the index lists it.
+    # The last checkpoint, which is committed, was cut short and the index lists it.
     found = sorted(
         (stage.directory / "solver").rglob("*.safetensors"), key=lambda p: p.stat().st_mtime
     )
     found[-1].write_bytes(found[-1].read_bytes()[:100])
-    a_solver(market, stage.directory).poll()
+    solver = a_solver(market, stage.directory)
+    for _ in range(3):  # the lost segment, and the other half
+        assert solver.poll()
     assert market.state(task).status == Status.COMMITTED
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "exchanged"])
 def test_a_solver_does_not_bid_on_bytes_that_it_has_not(stage: Stage, damage: str) -> None:
-    _, task = post(stage, terms())
-    root = bundle().spec(seed=SEED, steps=1, segment_steps=1).data_root
+    _, task = post(stage)
+    root = inputs_root(bundle().data)
     path = stage.directory / "store" / "tensors" / f"{root.hex()}.safetensors"
     good = path.read_bytes()
     if damage == "missing":
@@ -162,44 +183,44 @@ def test_a_solver_does_not_bid_on_bytes_that_it_has_not(stage: Stage, damage: st
     assert before == after
     path.write_bytes(good)
     assert solver.poll()
-    assert market.state(task).solver == market.address
+    assert any(market.view("sealedBids", task, market.address))
 
 
 def test_a_task_that_lies_about_its_program_keeps_no_other_task_waiting(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    submitter, bad = post(stage, terms(n_nodes=40))
-    good = stage.post(submitter, bundle(), terms(), ETHER)
+    submitter, bad = post(stage, n_nodes=40)
+    good = stage.post(submitter, bundle(), terms(submitter))
     market = stage.party("solver")
     with caplog.at_level(logging.WARNING, "bitcourt"):
         solver = a_solver(market, stage.directory)
         assert solver.poll()
         solver.poll()
-    assert int(market.state(bad).solver, 16) == 0
-    assert market.state(good).solver == market.address
+    sealed = [any(market.view("sealedBids", task, market.address)) for task in (bad, good)]
+    assert sealed == [False, True]
     assert len([r for r in caplog.records if f"task {bad}" in r.message]) == 1  # said once
 
 
 @pytest.mark.parametrize("error", [ProgramError("odd"), MemoryError(), InsufficientFunds("poor")])
 def test_an_error_in_one_task_never_stops_an_agent(stage: Stage, error: Exception) -> None:
-    submitter, first = post(stage, terms())
-    second = stage.post(submitter, bundle(), terms(), ETHER)
+    submitter, first = post(stage)
+    second = stage.post(submitter, bundle(), terms(submitter))
     market = stage.party("solver")
 
     class Stumbling(Solver):
-        def bid_or_assign(self, task: int, state: TaskState) -> bool:
+        def act(self, task: int, state: TaskState) -> bool:
             if task == first:
                 raise error
-            return super().bid_or_assign(task, state)
+            return super().act(task, state)
 
     assert Stumbling(market, make_executor, Settings(stage.directory)).poll()
-    assert market.state(second).solver == market.address
+    assert any(market.view("sealedBids", second, market.address))
 
 
 def test_a_chain_that_does_not_answer_is_told_to_the_caller(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, task = post(stage, terms())
+    _, task = post(stage)
     solver = a_solver(stage.party("solver"), stage.directory)
 
     def down(*_: object, **__: object) -> None:
@@ -210,26 +231,30 @@ def test_a_chain_that_does_not_answer_is_told_to_the_caller(
         with pytest.raises(ChainError):
             solver.poll()
     assert solver.poll()  # goes on where it stood
-    assert solver.market.state(task).solver == solver.market.address
+    assert any(solver.market.view("sealedBids", task, solver.market.address))
 
 
 def test_what_somebody_else_did_first_is_done(stage: Stage) -> None:
-    submitter, task = post(stage, terms())
+    submitter, task = post(stage)
     market = stage.party("solver")
     solver = a_solver(market, stage.directory)
     solver.poll()
-    stage.chain.wait(601)
+    end_bidding(stage, solver)
+    for _ in range(4):
+        solver.poll()
+    for _ in range(2):
+        stage.chain.wait(1)
     stale = market.state(task)
-    submitter.send("assign", task, terms().as_abi())
+    assert stale.status == Status.COMMITTED
+    submitter.send_for("draw", task, [])
     with pytest.raises(TransactionReverted, match="WrongStatus"):
-        solver.bid_or_assign(task, stale)
-    assert solver.poll()
-    assert market.state(task).log_size > 0
+        solver.draw(task, stale)
+    assert market.state(task).status != Status.COMMITTED
 
 
 def test_a_verifier_that_gets_no_bytes_reports_it_and_keeps_its_stake(stage: Stage) -> None:
     outcome = run_scenario(
-        replace(SCENARIOS["unserved"], verifiers=(Verifier,)),
+        SCENARIOS["unserved"],
         stage,
         bundle(),
         make_executor,
@@ -243,18 +268,74 @@ def test_a_verifier_that_gets_no_bytes_reports_it_and_keeps_its_stake(stage: Sta
     assert all(seat.state != SeatState.SEALED for seat in verifier.market.seats(outcome.task))
 
 
-def test_a_bid_is_made_once_and_only_below_the_best(stage: Stage) -> None:
-    _, task = post(stage, terms())
+def test_a_bid_is_sealed_once_and_the_second_price_is_paid(stage: Stage) -> None:
+    _, task = post(stage)
     first, second = stage.party("solver"), stage.party("rival")
-    a_solver(first, stage.directory).poll()
-    for _ in range(2):
-        assert not a_solver(first, stage.directory).poll()
-        assert not a_solver(second, stage.directory / "rival").poll()
-    cheaper = Settings(stage.directory / "rival", price=lambda posted: posted.budget // 2)
-    assert Solver(second, make_executor, cheaper).poll()
-    assert first.state(task).solver == second.address
-    assert first.free_balance() == terms().solver_stake
+    solvers = [
+        Solver(first, make_executor, Settings(stage.directory / "solver")),
+        Solver(
+            second,
+            make_executor,
+            Settings(stage.directory / "rival", price=lambda posted: posted.spec.budget // 2),
+        ),
+    ]
+    for solver in solvers:
+        assert solver.poll()
+        assert not solver.poll()
+    stage.chain.wait(601)
+    for solver in solvers:
+        assert solver.poll()
+        assert not solver.poll()
+    state = first.state(task)
+    assert (state.solver, state.price) == (second.address, ETHER)
+    assert first.free_balance() == first.posted(task).spec.solver_stake
     first.send("withdraw")
     assert first.free_balance() == 0
     with pytest.raises(TransactionReverted, match="NothingToWithdraw"):
         first.send("withdraw")
+
+
+def test_a_solver_with_another_price_reveals_the_one_that_it_sealed(stage: Stage) -> None:
+    _, task = post(stage)
+    market = stage.party("solver")
+
+    def at(price: int) -> Solver:
+        settings = Settings(stage.directory / "solver", price=lambda _: price)
+        return Solver(market, make_executor, settings)
+
+    at(ETHER // 3).poll()
+    stage.chain.wait(601)
+    assert at(ETHER // 2).poll()
+    assert market.state(task).solver == market.address
+
+
+def test_a_solver_that_forgot_its_price_says_so(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, task = post(stage)
+    market = stage.party("solver")
+
+    def at(price: int) -> Solver:
+        settings = Settings(stage.directory / "solver", price=lambda _: price)
+        return Solver(market, make_executor, settings)
+
+    at(ETHER // 3).poll()
+    next((stage.directory / "solver").glob("*-bids.json")).unlink()
+    stage.chain.wait(601)
+    with caplog.at_level(logging.WARNING, "bitcourt"):
+        assert not at(ETHER // 2).poll()
+    assert "start the solver with the price that it had" in caplog.text
+    assert at(ETHER // 3).poll()  # the nonce follows from the key
+    assert market.state(task).solver == market.address
+
+
+def test_a_cancelled_task_gives_back_escrow_and_bonds(stage: Stage) -> None:
+    submitter, task = post(stage)
+    market = stage.party("solver")
+    solver = a_solver(market, stage.directory)
+    solver.poll()
+    submitter.send_for("cancel", task)
+    assert solver.poll()
+    assert submitter.free_balance() == submitter.posted(task).spec.escrow
+    check_money(stage, submitter, set())
+    assert not solver.poll()

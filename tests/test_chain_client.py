@@ -163,13 +163,13 @@ def test_events_are_read_from_a_block_on_and_only_when_confirmed(market: Market)
     first = market.send("deposit", value=1).block
     second = market.send("deposit", value=2).block
     careful = Chain(chain.w3, confirmations=1)
-    amounts = [v["amount"] for _, name, v in chain.logs(contract, first) if name == "Deposited"]
+    amounts = [v["amount"] for _, name, v, _ in chain.logs(contract, first) if name == "Deposited"]
     assert amounts == [1, 2]
-    assert [block for block, _, _ in chain.logs(contract, second)] == [second]
-    assert [block for block, _, _ in careful.logs(contract, first)] == [first]
+    assert [block for block, *_ in chain.logs(contract, second)] == [second]
+    assert [block for block, *_ in careful.logs(contract, first)] == [first]
     assert chain.logs(contract, second + 5) == []
     market.send("deposit", value=3)
-    assert [block for block, _, _ in careful.logs(contract, first)] == [first, second]
+    assert [block for block, *_ in careful.logs(contract, first)] == [first, second]
 
 
 def test_time_travels_on_the_embedded_chain(market: Market) -> None:

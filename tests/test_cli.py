@@ -24,8 +24,8 @@ from protocol.market import Market
 from protocol.task import TaskSpec
 
 COMMANDS = ("demo", "simulate", "chain", "deploy", "submit", "solver", "verifier", "status",
-            "fetch", "withdraw", "account", "account new", "trace", "inspect", "train",
-            "recommend")  # fmt: skip
+            "fetch", "withdraw", "cancel", "ask", "whistleblow", "account", "account new", "trace",
+            "inspect", "train", "recommend")  # fmt: skip
 DEAD_RPC = "http://127.0.0.1:9"
 JOB = """
 import torch
@@ -275,7 +275,7 @@ def test_recommended_terms_can_be_posted_as_printed(bitcourt, deployed: Node, jo
     chain = Chain.connect(deployed.url)
     task = json.loads(posted.out)["task"]
     found = Market(chain, deployed.deployment, new_account()).posted(task)
-    assert found.budget == terms["budget_wei"]
+    assert found.spec.budget == terms["budget_wei"]
     assert (found.spec.samples, found.spec.committee) == (terms["samples"], terms["committee"])
     for name in ("solver_stake", "verifier_fee", "bond"):
         above = getattr(found.spec, name) - terms[f"{name}_wei"]

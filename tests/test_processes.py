@@ -135,20 +135,26 @@ def wait_for_task(shell: Shell) -> None:
 
 
 def let_time_pass(shell: Shell) -> None:
-    """Travels over the two windows that the parties can only wait for, until the task settles.
+    """Travels over the windows that the parties can only wait for, until the task settles.
 
     So the windows can be long: no process is ever too slow for them.
     """
     chain = Chain.connect_test(shell.rpc)
     market = Market(chain, Deployment.load(shell.directory / "bitcourt.json"), new_account())
     deadline = time.monotonic() + PATIENCE
-    travelled: set[Status] = set()
+    travelled: set[str] = set()
     while (state := market.state(1)).status != Status.SETTLED:
         assert time.monotonic() < deadline, state
-        bid = state.status == Status.BIDDING and int(state.solver, 16)
-        if (bid or state.status == Status.WINDOW) and state.status not in travelled:
-            travelled.add(state.status)
-            chain.wait(3601)
+        waits = {
+            "sealed": state.status == Status.BIDDING and bool(market.events("BidSealed", 1)),
+            "revealed": state.status == Status.BIDDING and int(state.solver, 16) > 0,
+            "challenged": state.status == Status.WINDOW,
+        }
+        for what, due in waits.items():
+            if due and what not in travelled:
+                travelled.add(what)
+                chain.wait(601 if state.status == Status.BIDDING else 3601)
+                break
         time.sleep(0.3)
 
 
@@ -203,9 +209,12 @@ def test_a_solver_that_was_killed_goes_on_in_a_new_process(tmp_path: Path) -> No
     with ExitStack() as stack:
         shell = Shell(tmp_path, stack.enter_context(own_chain(tmp_path)))
         shell.run("deploy", "--dev", 0)
-        verifier = stack.enter_context(shell.running("verifier", "--dev", 2, "--poll", 0.5))
-        line_with(verifier, "registered as verifier")
-        shell.run("submit", "job.py", "--store", "store", "--dev", 4, "--committee", 1)
+        for account in (2, 3):
+            verifier = stack.enter_context(
+                shell.running("verifier", "--dev", account, "--poll", 0.5)
+            )
+            line_with(verifier, "registered as verifier")
+        shell.run("submit", "job.py", "--store", "store", "--dev", 4)
         solver = ("solver", "--dev", 1, "--poll", 0.5)
         with shell.running(*solver) as process:
             line_with(process, "Bidding")

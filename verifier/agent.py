@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from protocol.agent import Agent, Progress, silent
-from protocol.bundle import ExecutorFactory, state_layout
+from protocol import audit
+from protocol.agent import Agent, Progress, log, silent
+from protocol.bundle import ExecutorFactory
 from protocol.commitments import ZERO_ROOT, receipt_root, state_root
-from protocol.errors import ArtifactError, ProgramError
-from protocol.execution import Bits
+from protocol.errors import ArtifactError, ChainError
 from protocol.market import Market, OpenDispute
-from protocol.task import Run, Seat, SeatState, Status, TaskState, receipt_salt, seal_digest
+from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest
 from protocol.witness import Witness
+from verifier.demands import Demander
 
 PATIENCE = 64
 """Blocks, of the 256 whose hashes the chain knows, that a solver has to call the draw itself."""
@@ -26,6 +26,22 @@ class Settings:
 
     slots: int = 1
     """Tasks it may be drawn for at a time; each locks one stake."""
+
+
+@dataclass(frozen=True)
+class Duty:
+    """A seat in the current round, and what there is to replay."""
+
+    task: int
+    state: TaskState
+    index: int
+    seat: SeatState
+    runs: list[Run]
+
+    @property
+    def round(self) -> int:
+        """The round of the audit."""
+        return self.state.round
 
 
 class Verifier(Agent):
@@ -40,6 +56,7 @@ class Verifier(Agent):
     ) -> None:
         super().__init__(market, executor, progress)
         self.settings = settings or Settings()
+        self.demander = Demander(market, self.store, self.bundle)
         self._digests: dict[tuple[int, int], list[bytes]] = {}
 
     def register(self) -> bool:
@@ -54,18 +71,24 @@ class Verifier(Agent):
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
         # Also after a conviction by somebody else: the reward follows priority, not speed.
-        moved = self.prosecute(task) if state.open_disputes else False
+        moved = self.litigate(task, state)
         if state.status == Status.COMMITTED:
             # In the solver's place, long before the block's hash is forgotten.
-            return self.draw(task, state, PATIENCE) or moved
-        handler = self.handlers.get(state.status)
-        if handler is None:
+            return self.move_on(task, state, PATIENCE) or moved
+        if state.status < Status.STARTING:
             return moved
-        seat = self._seat(task)
-        return (seat is not None and handler(task, state, seat)) or moved
+        seats = self.market.seats(task)
+        index = audit.seat_of(seats, self.market.address, state.round)
+        handler = self.handlers.get(state.status)
+        if index is not None and handler is not None:
+            runs = self.market.runs(task, state.round)
+            moved |= handler(Duty(task, state, index, seats[index].state, runs))
+        # Whoever sits in the audit wants it to end: its stake is locked until then.
+        involved = any(seat.verifier == self.market.address for seat in seats)
+        return moved or (involved and self.move_on(task, state, PATIENCE))
 
     @property
-    def handlers(self) -> dict[Status, Callable[[int, TaskState, Seat], bool]]:
+    def handlers(self) -> dict[Status, Callable[[Duty], bool]]:
         """What to do in each status of a task that this verifier was drawn for."""
         return {
             Status.SEALING: self.seal,
@@ -73,107 +96,108 @@ class Verifier(Agent):
             Status.WINDOW: self.challenge,
         }
 
-    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
+    def seal(self, duty: Duty) -> bool:
         """Replays every run from the start that the solver serves, and seals the end roots.
 
-        What cannot be replayed because bytes are missing or wrong is tried again until half of the
-        window is over. Then this verifier reports it and leaves: silence would cost its stake.
+        Few chunks that are missing are demanded on chain. What cannot be replayed because more is
+        missing or wrong is tried again until half of the window is over. Then this verifier reports
+        it and leaves: silence would cost its stake.
         """
-        now = self.market.chain.now
-        if seat.state != SeatState.DRAWN or now > state.deadline:
+        if duty.seat != SeatState.DRAWN or self._late(duty):
             return False
         try:
-            roots = self.digests(task, state)
-        except (ArtifactError, ProgramError):
-            if 2 * (state.deadline - now) > self.market.posted(task).spec.audit_window:
-                raise
-            self.market.send("reportUnavailable", task)
-            return True
+            roots = self.digests(duty)
+        except ArtifactError:
+            return self._fetch_rest(duty) or self._leave(duty)
+        except ChainError:
+            raise
+        except Exception as error:  # whatever a hostile program does, the stake must not be lost
+            log.warning("task %s: cannot replay: %s", duty.task, error)
+            return self._leave(duty)
         digest = seal_digest(
             self.market.chain.chain_id,
             self.market.deployment.market,
-            task,
-            state.round,
+            duty.task,
+            duty.round,
             self.market.address,
-            self.secrets.nonce(task, state.round),
+            self.secrets.nonce(duty.task, duty.round),
             roots,
         )
-        self.market.send("seal", task, digest)
+        self.market.send("seal", duty.task, duty.index, digest)
         return True
 
-    def reveal(self, task: int, state: TaskState, seat: Seat) -> bool:
+    def reveal(self, duty: Duty) -> bool:
         """Reveals what it sealed; disputes the first run that ends elsewhere."""
-        if self.market.chain.now > state.deadline:
+        if self._late(duty):
             return False
-        if seat.state == SeatState.SEALED:
-            digests = self.digests(task, state)
-            receipt = self.receipt(task, state, digests)
-            nonce = self.secrets.nonce(task, state.round)
-            self.market.send("reveal", task, nonce, digests, receipt)
-            return True
-        return self.challenge(task, state, seat)
+        if duty.seat != SeatState.SEALED:
+            return self.challenge(duty)
+        opened = audit.ends(self.market, duty.task, duty.round)
+        if opened is None:
+            return False  # not confirmed yet
+        digests = self.digests(duty)
+        receipt = self.receipt(duty, opened, digests)
+        if receipt is None:
+            return self._fetch_final(duty, opened)
+        nonce = self.secrets.nonce(duty.task, duty.round)
+        self.market.send_for("reveal", duty.task, duty.index, nonce, digests, receipt)
+        return True
 
-    def receipt(self, task: int, state: TaskState, digests: list[bytes]) -> bytes:
+    def receipt(self, duty: Duty, opened: audit.Ends, digests: list[bytes]) -> bytes | None:
         """The root that shows that the final state has arrived here.
 
         Zero, which nobody needs, beside digests that differ; and zero if the bytes are still
-        missing or wrong after half of the window: then this verifier does not attest. Until then
-        ArtifactError is raised, and the next poll tries again.
+        missing or wrong when half of the window is over: then this verifier does not attest.
+        None while they may still come.
         """
-        if digests != [run.end_root for run in self.market.runs(task)]:
+        if digests != opened.roots:
             return ZERO_ROOT
-        layout = state_layout(self.bundle(task).program)
         try:
-            final = self.store(task).get_tensors(state.final_root, layout)
+            final = self.demander.state(duty.task, opened.final_root)
         except ArtifactError:
-            left = state.deadline - self.market.chain.now
-            if 2 * left > self.market.posted(task).spec.audit_window:
-                raise
-            return ZERO_ROOT
+            waits = self.demander.waits(duty.task, duty.state)
+            return None if waits or not self._hurries(duty) else ZERO_ROOT
         chain, market = self.market.chain.chain_id, self.market.deployment.market
-        return receipt_root(
-            final, receipt_salt(chain, market, task, state.round, self.market.address)
-        )
+        salt = receipt_salt(chain, market, duty.task, duty.round, self.market.address)
+        return receipt_root(final, salt)
 
-    def challenge(self, task: int, state: TaskState, seat: Seat) -> bool:
+    def challenge(self, duty: Duty) -> bool:
         """Opens a dispute over the first run with another end than this verifier's."""
-        if seat.state != SeatState.MISMATCHED or self.market.chain.now > state.deadline:
+        opened = audit.ends(self.market, duty.task, duty.round)
+        if duty.seat != SeatState.MISMATCHED or self._late(duty) or opened is None:
             return False
-        if any(d.challenger == self.market.address for d in self.market.disputes(task)):
-            return False
-        spec = self.market.posted(task).spec
-        for index, (run, root) in enumerate(
-            zip(self.market.runs(task), self.digests(task, state), strict=True)
-        ):
-            if run.end_root != root:
-                self.market.ensure_balance(spec.bond)
-                self.market.send("challenge", task, spec.as_abi(), index)
+        for run, theirs, own in zip(duty.runs, opened.roots, self.digests(duty), strict=True):
+            if theirs != own:
+                self._challenge(duty, run)
                 return True
         return False
 
-    def prosecute(self, task: int) -> bool:
-        """Points in every dispute of its own in which it is this verifier's turn."""
-        moved = False
-        for dispute in self._own_disputes(task):
-            moved |= self.play(dispute, partial(self.witness, task, dispute.run))
-        return moved
+    def _challenge(self, duty: Duty, run: Run) -> None:
+        shown = audit.opened(self.market, duty.task, run)
+        if shown is None:
+            log = audit.CheckpointLog.fetch(self.store(duty.task), duty.state)
+            shown = log.opening(run.first), log.opening(run.first + run.count)
+        target = (run.first, run.count, duty.index, NO_SEAT, *(o.as_abi() for o in shown))
+        self.market.ensure_balance(self.market.posted(duty.task).spec.bond)
+        self.market.send_for("challenge", duty.task, target, bytes(32))
 
-    def witness(self, task: int, run: int) -> Witness:
-        """This verifier's own replay of a run."""
-        return self.replay_run(task, self.market.runs(task)[run])
+    def witness(self, dispute: OpenDispute) -> Witness:
+        """This verifier's own replay, from the start that both agree about."""
+        spec = self.market.posted(dispute.task).spec
+        start = self.demander.state(dispute.task, bytes(dispute.context["startRoot"]))
+        return self.replay(dispute.task, start, spec.steps_between(dispute.first, dispute.count))
 
-    def digests(self, task: int, state: TaskState) -> list[bytes]:
+    def digests(self, duty: Duty) -> list[bytes]:
         """State roots at the end of each drawn run, replayed once."""
-        key = (task, state.round)
+        key = (duty.task, duty.round)
         if key not in self._digests:
-            spec = self.market.posted(task).spec
-            runs = self.market.runs(task)
-            total = sum(len(spec.steps_between(run.first, run.count)) for run in runs)
+            spec = self.market.posted(duty.task).spec
+            total = sum(len(spec.steps_between(run.first, run.count)) for run in duty.runs)
             done = 0
-            executor = self.executor(task)
+            executor = self.executor(duty.task)
             roots = []
-            for run in runs:
-                current = self.start_state(task, run)
+            for run, start in zip(duty.runs, self.starts(duty), strict=True):
+                current = self.demander.state(duty.task, start)
                 for step in spec.steps_between(run.first, run.count):
                     current = executor.step(current, step)
                     done += 1
@@ -182,24 +206,35 @@ class Verifier(Agent):
             self._digests[key] = roots
         return self._digests[key]
 
-    def start_state(self, task: int, run: Run) -> list[Bits]:
-        """The state before a run, from the task's store, checked against the opened root."""
-        layout = state_layout(self.bundle(task).program)
-        return self.store(task).get_tensors(run.start_root, layout)
+    def starts(self, duty: Duty) -> list[bytes]:
+        """The opened state roots before the runs; ArtifactError if they are not confirmed yet."""
+        found = audit.starts(self.market, duty.task, duty.round)
+        if found is None:
+            raise ArtifactError(f"the starts of task {duty.task} are not opened yet")
+        return found
 
-    def replay_run(self, task: int, run: Run) -> Witness:
-        """A witness over a run, from the solver's opened start."""
-        spec = self.market.posted(task).spec
-        steps = spec.steps_between(run.first, run.count)
-        return self.replay(task, self.start_state(task, run), steps)
+    def _late(self, duty: Duty) -> bool:
+        return self.market.chain.now > duty.state.deadline
 
-    def _own_disputes(self, task: int) -> list[OpenDispute]:
-        return [
-            dispute
-            for dispute in self.market.disputes(task)
-            if dispute.challenger == self.market.address and self.market.pending(dispute.id)
-        ]
+    def _hurries(self, duty: Duty) -> bool:
+        """True if half of an audit window, or less, is left."""
+        left = duty.state.deadline - self.market.chain.now
+        return 2 * left <= self.market.posted(duty.task).spec.audit_window
 
-    def _seat(self, task: int) -> Seat | None:
-        mine = (s for s in self.market.seats(task) if s.verifier == self.market.address)
-        return next(mine, None)
+    def _leave(self, duty: Duty) -> bool:
+        """Leaves the seat, with neither fee nor loss, when the time to wait for bytes is over."""
+        if self.demander.waits(duty.task, duty.state) or not self._hurries(duty):
+            return False
+        self.market.send("reportUnavailable", duty.task, duty.index)
+        return True
+
+    def _fetch_rest(self, duty: Duty) -> bool:
+        """Demands chunks of the runs' starts that the store lacks."""
+        leaves = [run.first for run in duty.runs]
+        starts = audit.starts(self.market, duty.task, duty.round) or []
+        pairs = zip(leaves, starts, strict=False)
+        return any(self.demander.demand(duty.task, duty.state, duty.index, *p) for p in pairs)
+
+    def _fetch_final(self, duty: Duty, opened: audit.Ends) -> bool:
+        leaf = duty.state.log_size - 1
+        return self.demander.demand(duty.task, duty.state, duty.index, leaf, opened.final_root)

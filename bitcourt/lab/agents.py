@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from protocol import audit, upkeep
 from protocol.market import Market
-from protocol.task import Seat, SeatState, Status, TaskState
+from protocol.task import SeatState, TaskState
 from solver.agent import Solver
-from verifier.agent import Verifier
+from verifier.agent import Duty, Verifier
 
 
 class StallingSolver(Solver):
     """Stops answering as soon as it is disputed."""
 
-    def defend(self, task: int) -> bool:
+    def litigate(self, task: int, state: TaskState) -> bool:
         """Does nothing."""
         return False
 
@@ -20,7 +21,11 @@ class StallingSolver(Solver):
 class ForgetfulSolver(Solver):
     """Commits its log and then opens nothing."""
 
-    def open_starts(self, task: int, _state: TaskState) -> bool:
+    def draw(self, task: int, state: TaskState) -> bool:
+        """Leaves it to others."""
+        return False
+
+    def open_starts(self, task: int, state: TaskState) -> bool:
         """Does nothing."""
         return False
 
@@ -28,27 +33,27 @@ class ForgetfulSolver(Solver):
 class WithholdingSolver(Solver):
     """Opens its checkpoints on chain and keeps their bytes to itself."""
 
-    def serve(self, task: int, index: int) -> None:
+    def serve(self, task: int, leaf: int) -> None:
         """Sees to it that the store does not have them, the submitter's initial state included."""
-        root = self.checkpoints(task).roots[index]
+        root = self.checkpoints(task).roots[leaf]
         self.store(task).discard_tensors(root)
 
 
 class RansomingSolver(Solver):
     """Passes the audit and keeps the final state to itself."""
 
-    def serve(self, task: int, index: int) -> None:
+    def serve(self, task: int, leaf: int) -> None:
         """Serves every checkpoint but the last one."""
-        if index == self.market.posted(task).spec.segments:
-            self.store(task).discard_tensors(self.checkpoints(task).roots[index])
+        if leaf == self.market.posted(task).spec.segments:
+            self.store(task).discard_tensors(self.checkpoints(task).roots[leaf])
         else:
-            super().serve(task, index)
+            super().serve(task, leaf)
 
 
 class LateVerifier(Verifier):
     """Is drawn and never seals."""
 
-    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
+    def seal(self, duty: Duty) -> bool:
         """Does nothing."""
         return False
 
@@ -56,31 +61,36 @@ class LateVerifier(Verifier):
 class CopyingVerifier(Verifier):
     """Does not replay: seals what another verifier sealed, and reveals what the solver opened."""
 
-    def seal(self, task: int, state: TaskState, seat: Seat) -> bool:
-        """Copies the first seal that it sees."""
-        others = [sealed for _, _, sealed in self.market.view("getSeats", task) if any(sealed)]
-        if seat.state != SeatState.DRAWN or not others:
+    def seal(self, duty: Duty) -> bool:
+        """Copies the first seal that it sees in another's transaction."""
+        if duty.seat != SeatState.DRAWN:
             return False
-        self.market.send("seal", task, others[0])
-        return True
+        market = self.market
+        for event in market.events("Sealed", duty.task):
+            call = market.chain.call_of(market.contracts.market, event.transaction)
+            if call is not None:
+                market.send("seal", duty.task, duty.index, call[1]["digest"])
+                return True
+        return False
 
-    def reveal(self, task: int, state: TaskState, seat: Seat) -> bool:
+    def reveal(self, duty: Duty) -> bool:
         """Tries the right roots with its own nonce: the seal binds its sender, so it reverts."""
-        if seat.state != SeatState.SEALED:
+        opened = audit.ends(self.market, duty.task, duty.round)
+        if duty.seat != SeatState.SEALED or opened is None:
             return False
-        digest = self.secrets.derive("no receipt", task)
-        ends = [run.end_root for run in self.market.runs(task)]
-        self.market.send("reveal", task, self.secrets.nonce(task, state.round), ends, digest)
+        receipt = self.secrets.derive("no receipt", duty.task)
+        nonce = self.secrets.nonce(duty.task, duty.round)
+        self.market.send_for("reveal", duty.task, duty.index, nonce, opened.roots, receipt)
         return True
 
 
 class LazyVerifier(Verifier):
     """Does not replay: seals noise, and stands by it."""
 
-    def digests(self, task: int, state: TaskState) -> list[bytes]:
+    def digests(self, duty: Duty) -> list[bytes]:
         """As many invented roots as there are runs."""
-        count = len(self.market.runs(task))
-        return [self.secrets.derive("noise", task, state.round, i) for i in range(count)]
+        count = len(duty.runs)
+        return [self.secrets.derive("noise", duty.task, duty.round, i) for i in range(count)]
 
 
 class Keeper:
@@ -92,23 +102,14 @@ class Keeper:
     def poll(self, task: int) -> bool:
         """Makes such a call if one is due; True if it did."""
         state = self.market.state(task)
-        spec = self.market.posted(task).spec
-        function = self._due(task, state, spec.audit_window)
-        if function is None:
+        demand = upkeep.unanswered(self.market, task, state)
+        if demand is not None:
+            self.market.send("unanswered", demand, self.market.posted(task).spec.as_abi())
+            return True
+        call = upkeep.due(self.market, task, state, upkeep.HASH_BLOCKS - 1)
+        call = call or upkeep.forfeited(self.market, task, state)
+        if call is None:
             return False
-        self.market.send(function, task, spec.as_abi())
+        function, arguments = call
+        self.market.send_for(function, task, *arguments)
         return True
-
-    def _due(self, task: int, state: TaskState, audit_window: int) -> str | None:
-        now = self.market.chain.now
-        if now <= state.deadline:
-            return None
-        idle = (SeatState.DRAWN, SeatState.UNAVAILABLE)
-        sealed = [s for s in self.market.seats(task) if s.state not in idle]
-        if state.status in (Status.TRAINING, Status.STARTING):
-            return "defaulted"
-        if state.status == Status.SEALING and not sealed:
-            return "redraw"
-        if state.status == Status.SEALING and now > state.deadline + audit_window:
-            return "defaulted"
-        return {Status.BIDDING: "assign", Status.REVEALING: "openWindow"}.get(state.status)

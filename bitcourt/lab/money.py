@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from bitcourt.lab.stage import Stage
 from protocol.errors import BitcourtError
 from protocol.market import Market
+from protocol.task import TaskSpec
+
+BURN_ADDRESS = "0x000000000000000000000000000000000000dEaD"
+"""Its balance in the market is what was burned and has not been sent there yet."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,7 @@ def balances(stage: Stage, market: Market) -> dict[str, Balance]:
         paid = sum(e["amount"] for e in stage.ledger.events("Deposited") if e["account"] == address)
         for posted in stage.ledger.events("TaskPosted"):
             if posted["submitter"] == address:
-                spec = posted["spec"]
-                paid += posted["budget"] + spec["committee"] * spec["verifierFee"]
+                paid += TaskSpec.from_abi(posted["spec"]).escrow
         slots = int(market.view("verifierOf", address)[1])
         owed = market.free_balance(address) + slots * stake
         taken = sum(
@@ -55,6 +58,8 @@ def check_money(stage: Stage, market: Market, liars: set[str], *, liars_lose: bo
         raise BitcourtError(f"{paid_in} wei went in, {owed} are owed and {burned} burned")
     taken = sum(event["amount"] for event in stage.ledger.events("Withdrawn"))
     held = stage.chain.balance(stage.deployment.market)
+    # What was burned stays until somebody sends it away.
+    held -= market.free_balance(BURN_ADDRESS)
     if held != owed - taken:
         raise BitcourtError(f"the market holds {held} wei and owes {owed - taken}")
     for role, balance in found.items():

@@ -49,7 +49,7 @@ class Scenario:
     cheat: MakeCheat | None = None
     """Arithmetic of the solver; honest without."""
     solver: type[Solver] = Solver
-    verifiers: tuple[type[Verifier], ...] = (Verifier,)
+    verifiers: tuple[type[Verifier], ...] = (Verifier,) * 2
     dispute: bool = True
     """Whether a dispute must be opened."""
     wide: bool = False
@@ -91,9 +91,7 @@ def _lie(what: str, cheat: MakeCheat, *, wide: bool = False) -> Scenario:
 _FORWARD = flip("matrix product", is_dot)
 
 SCENARIOS: dict[str, Scenario] = {
-    "honest": Scenario(
-        "everybody does what they should", Status.SETTLED, verifiers=(Verifier,) * 2, dispute=False
-    ),
+    "honest": Scenario("everybody does what they should", Status.SETTLED, dispute=False),
     "forward": _lie("one bit of the first matrix product of the forward pass", _FORWARD),
     "backward": _lie(
         "one bit of the last matrix product of the backward pass",
@@ -129,7 +127,6 @@ SCENARIOS: dict[str, Scenario] = {
         "two verifiers convict one cheater at the same time",
         Status.SLASHED,
         _FORWARD,
-        verifiers=(Verifier,) * 2,
     ),
     "staller": Scenario(
         "the solver cheats and stops answering in the dispute",
@@ -147,7 +144,6 @@ SCENARIOS: dict[str, Scenario] = {
         "the solver opens its checkpoints and serves their bytes to nobody",
         Status.EXPIRED,
         solver=WithholdingSolver,
-        verifiers=(Verifier,) * 2,
         dispute=False,
         liars_lose=False,
     ),
@@ -155,25 +151,24 @@ SCENARIOS: dict[str, Scenario] = {
         "the solver passes the audit and keeps the final state to itself",
         Status.EXPIRED,
         solver=RansomingSolver,
-        verifiers=(Verifier,) * 2,
         dispute=False,
         liars_lose=False,
     ),
     "false-challenger": Scenario(
         "a verifier that did not replay seals noise, and disputes the honest solver",
         Status.SETTLED,
-        verifiers=(Verifier, LazyVerifier),
+        verifiers=(Verifier, Verifier, LazyVerifier),
     ),
     "copier": Scenario(
         "a verifier that did not replay copies the other's seal",
         Status.SETTLED,
-        verifiers=(Verifier, CopyingVerifier),
+        verifiers=(Verifier, Verifier, CopyingVerifier),
         dispute=False,
     ),
     "late-verifier": Scenario(
         "a drawn verifier never seals",
         Status.SETTLED,
-        verifiers=(Verifier, LateVerifier),
+        verifiers=(Verifier, Verifier, LateVerifier),
         dispute=False,
     ),
 }

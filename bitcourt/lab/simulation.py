@@ -21,7 +21,7 @@ from protocol.bundle import Bundle, ExecutorFactory
 from protocol.chain.client import Chain
 from protocol.errors import BitcourtError, UsageError
 from protocol.market import Market
-from protocol.task import Status
+from protocol.task import MAX_COMMITTEE, Status
 from solver.agent import Settings as SolverSettings
 from solver.agent import Solver
 from verifier.agent import Settings as VerifierSettings
@@ -48,7 +48,6 @@ def run_scenario(
     bundle: Bundle,
     make_executor: ExecutorFactory,
     terms: dict[str, Any],
-    budget: int = ETHER,
     progress: Progress = silent,
 ) -> Outcome:
     """Plays a scenario on a stage.
@@ -57,14 +56,15 @@ def run_scenario(
     money, or if a liar did not.
     """
     submitter = stage.party("submitter")
-    spec = bundle.spec(committee=len(scenario.verifiers), **terms)
+    committee = min(MAX_COMMITTEE, len(scenario.verifiers))
+    spec = bundle.spec(**{"submitter": submitter.address, "committee": committee, **terms})
     solver = _solver(scenario, stage, bundle, make_executor, progress)
     verifiers = []
     for number, kind in enumerate(scenario.verifiers, 1):
         market = stage.party(f"verifier {number}")
         verifiers.append(kind(market, make_executor, VerifierSettings(), progress))
         verifiers[-1].register()
-    task = stage.post(submitter, bundle, spec, budget)
+    task = stage.post(submitter, bundle, spec)
     state = stage.play(task, submitter, [solver, *verifiers], stage.party("keeper"))
     outcome = Outcome(task, state.status, stage, bundle, submitter, solver, verifiers)
     for dispute in submitter.disputes(task):

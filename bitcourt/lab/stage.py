@@ -16,7 +16,7 @@ from protocol.chain.deployment import Deployment, deploy
 from protocol.errors import BitcourtError
 from protocol.market import Market
 from protocol.store import Store
-from protocol.task import TaskSpec, TaskState
+from protocol.task import Status, TaskSpec, TaskState
 
 ETHER = 10**18
 
@@ -46,10 +46,10 @@ class Stage:
         self.ledger.roles[account.address] = role
         return Market(self.chain, self.deployment, account, self.ledger.record)
 
-    def post(self, submitter: Market, bundle: Bundle, spec: TaskSpec, budget: int) -> int:
-        """Publishes the bundle and posts the task; the fees come on top of the budget."""
+    def post(self, submitter: Market, bundle: Bundle, spec: TaskSpec) -> int:
+        """Publishes the bundle and posts the task."""
         bundle.publish(self.store)
-        return submitter.post(spec, self.store.url, budget)
+        return submitter.post(spec, self.store.url)
 
     def play(
         self,
@@ -66,9 +66,10 @@ class Stage:
         """
         idle = 0
         cleaner = Keeper(keeper)
+        spec = market.posted(task).spec
         for _ in range(limit):
             state = market.state(task)
-            if state.status.final and not state.open_disputes:
+            if state.status.final and not state.open and not cleaner.poll(task):
                 return state
             if sum(agent.poll() for agent in agents):
                 idle = 0
@@ -78,9 +79,19 @@ class Stage:
                 continue
             if idle == 1:
                 self.chain.wait(1)
-            elif state.open_disputes:
-                self.chain.wait(market.posted(task).spec.dispute_clock)
+            elif state.open:
+                self.chain.wait(min(spec.dispute_clock, spec.audit_window))
             else:
-                left = max(1, state.deadline - self.chain.now + 1)
+                left = _next_deadline(state, spec, self.chain.now) - self.chain.now + 1
                 self.chain.wait(-(-left // 2) if idle == 2 else left)
         raise BitcourtError(f"task {task} did not end: it is {market.state(task)}")
+
+
+def _next_deadline(state: TaskState, spec: TaskSpec, now: int) -> int:
+    """When the next time that the task waits for is over; `now` if there is none."""
+    ends = [state.deadline]
+    if state.status == Status.BIDDING:
+        ends.append(state.deadline + spec.bid_window)
+    if state.status == Status.SEALING:
+        ends.append(state.deadline + spec.audit_window)
+    return next((end for end in ends if end >= now), now)

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from eth_abi import abi as eth_abi
+from eth_abi.exceptions import DecodingError
 from eth_account import Account as EthAccount
 from eth_account.signers.local import LocalAccount
 from eth_tester.exceptions import TransactionFailed
+from eth_typing import HexStr
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
@@ -52,6 +54,15 @@ class Receipt:
         raise ChainError(f"{self.function} emitted no {name} event (transaction {self.hash})")
 
 
+class Log(NamedTuple):
+    """One event of a contract, and the hash of the transaction that emitted it."""
+
+    block: int
+    name: str
+    values: dict[str, Any]
+    transaction: str
+
+
 def new_account(private_key: bytes | str | None = None) -> Account:
     """An account from a private key, or a fresh one."""
     account = EthAccount.create() if private_key is None else EthAccount.from_key(private_key)
@@ -65,7 +76,7 @@ class _Known:
 
     last: int
     seal: bytes
-    events: list[tuple[int, str, dict[str, Any]]]
+    events: list[Log]
 
 
 @contextmanager
@@ -151,8 +162,11 @@ class Chain:
         chain._advance = advance
         return chain
 
-    def contract(self, name: str, address: str) -> Contract:
-        """The deployed contract `name` at an address; ChainError if no code lies there."""
+    def contract(self, name: str, address: str, abi: Sequence[Any] | None = None) -> Contract:
+        """The deployed contract `name` at an address; ChainError if no code lies there.
+
+        `abi` is that of the shipped contract of this name unless it is given.
+        """
         key = (name, address)
         if key not in self._contracts:
             with _explained(f"reading the code at {address}"):
@@ -162,7 +176,7 @@ class Chain:
                     f"no contract lies at {address} on chain {self.chain_id}: deploy first, or use "
                     f"the deployment file of this chain"
                 )
-            abi = artifacts.load(name).abi
+            abi = artifacts.load(name).abi if abi is None else abi
             self._contracts[key] = self.w3.eth.contract(to_checksum_address(address), abi=abi)
         return self._contracts[key]
 
@@ -261,10 +275,8 @@ class Chain:
                     break
         return decoded
 
-    def logs(
-        self, contract: Contract, from_block: int, topics: Sequence[Any] = ()
-    ) -> list[tuple[int, str, dict[str, Any]]]:
-        """Confirmed events `(block, name, arguments)` of a contract, oldest first.
+    def logs(self, contract: Contract, from_block: int, topics: Sequence[Any] = ()) -> list[Log]:
+        """Confirmed events of a contract, oldest first.
 
         Only blocks that were not read before are asked for. Should the last of those that were have
         another hash now, the chain was reorganized, and all is read again.
@@ -288,13 +300,29 @@ class Chain:
                     }
                 )
                 events = [
-                    (int(log["blockNumber"]), *event)
+                    Log(int(log["blockNumber"]), *event, log["transactionHash"].to_0x_hex())
                     for log in found
                     if (event := decode_log(contract, log)) is not None
                 ]
                 known = _Known(last, seal, known.events + events)
                 self._known[key] = known
         return list(known.events)
+
+    def call_of(self, contract: Contract, transaction: str) -> tuple[str, dict[str, Any]] | None:
+        """Function and arguments that a transaction called a contract with.
+
+        None if it did not call this contract, or not by a function of its ABI: then another
+        contract stands between.
+        """
+        with _explained(f"reading transaction {transaction}"):
+            sent: Any = self.w3.eth.get_transaction(HexStr(transaction))
+        if sent.get("to") != contract.address:
+            return None
+        try:
+            function, arguments = contract.decode_function_input(sent["input"])
+        except (ValueError, Web3Exception, DecodingError):
+            return None
+        return str(function.fn_name), dict(arguments)
 
     def _seal(self, block: int) -> bytes:
         """Hash of a block."""

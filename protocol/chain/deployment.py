@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from eth_utils.address import is_address
 from web3.contract import Contract
@@ -13,7 +14,25 @@ from web3.contract import Contract
 from protocol.chain.client import Account, Chain
 from protocol.errors import ChainError, UsageError
 
+NATIVE = "0x" + 40 * "0"
+"""Instead of the address of a token: the chain's own currency."""
 DEFAULT_VERIFIER_STAKE = 10**18
+
+_ACCOUNT, _AMOUNT = ({"name": "", "type": kind} for kind in ("address", "uint256"))
+TOKEN_ABI = [
+    {
+        "type": "function",
+        "name": name,
+        "inputs": inputs,
+        "outputs": outputs,
+        "stateMutability": mutability,
+    }
+    for name, inputs, outputs, mutability in (
+        ("balanceOf", [_ACCOUNT], [_AMOUNT], "view"),
+        ("approve", [_ACCOUNT, _AMOUNT], [], "nonpayable"),
+    )
+]
+"""What an account needs of a token (ERC-20). Old tokens return nothing where others return true."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,8 @@ class Deployment:
     game: str
     market: str
     block: int
+    token: str = NATIVE
+    """What the market takes: the address of an ERC-20 token, NATIVE for the chain's own."""
     gas: dict[str, int] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -41,7 +62,7 @@ class Deployment:
             raise UsageError(f"no deployment file at {path}: run `bitcourt deploy` first") from None
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path} is not a deployment file: {error}") from None
-        for name in ("referee", "game", "market"):
+        for name in ("referee", "game", "market", "token"):
             if not is_address(getattr(found, name)):
                 raise UsageError(f"{path} is not a deployment file: {name} is no address")
         if not isinstance(found.chain_id, int) or not isinstance(found.block, int):
@@ -59,31 +80,41 @@ class Deployment:
             chain.contract("Referee", self.referee),
             chain.contract("DisputeGame", self.game),
             chain.contract("Market", self.market),
+            None if self.token == NATIVE else chain.contract("ERC20", self.token, TOKEN_ABI),
         )
 
 
 @dataclass(frozen=True)
 class Contracts:
-    """The three contracts as web3 objects."""
+    """The contracts as web3 objects; no token where the market takes the chain's own currency."""
 
     referee: Contract
     game: Contract
     market: Contract
+    token: Contract | None
 
 
 def deploy(
-    chain: Chain, account: Account, *, verifier_stake: int = DEFAULT_VERIFIER_STAKE
+    chain: Chain,
+    account: Account,
+    *,
+    verifier_stake: int = DEFAULT_VERIFIER_STAKE,
+    token: str = NATIVE,
 ) -> Deployment:
-    """Deploys referee, game and market. `verifier_stake` is in wei, locked for each slot."""
+    """Deploys referee, game and market, whose code is three contracts.
+
+    `verifier_stake` is locked for each slot, in the smallest unit of the token.
+    """
     block = chain.block
-    referee, first = chain.deploy(account, "Referee")
-    game, second = chain.deploy(account, "DisputeGame", referee.address)
-    market, third = chain.deploy(account, "Market", game.address, verifier_stake)
-    return Deployment(
-        chain.chain_id,
-        str(referee.address),
-        str(game.address),
-        str(market.address),
-        block,
-        {"Referee": first.gas, "DisputeGame": second.gas, "Market": third.gas},
-    )
+    gas: dict[str, int] = {}
+
+    def put(name: str, *args: Any) -> str:
+        contract, receipt = chain.deploy(account, name, *args)
+        gas[name] = receipt.gas
+        return str(contract.address)
+
+    referee = put("Referee")
+    game = put("DisputeGame", referee)
+    terms = (game, token, verifier_stake)
+    market = put("Market", *terms, put("Remedies", *terms), put("Registry", *terms))
+    return Deployment(chain.chain_id, referee, game, market, block, token, gas)

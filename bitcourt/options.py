@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the commands have in common: options, accounts, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+Rpc = Annotated[
+    str, typer.Option("--rpc", envvar="BITCOURT_RPC", help="JSON-RPC URL of the chain.")
+]
+DeploymentFile = Annotated[
+    Path,
+    typer.Option("--deployment", envvar="BITCOURT_DEPLOYMENT", help="File with the addresses."),
+]
+Keystore = Annotated[Path | None, typer.Option("--keystore", help="Ethereum keystore file.")]
+Dev = Annotated[
+    int | None, typer.Option("--dev", help="Development account of `bitcourt chain`, by number.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Confirmations = Annotated[
+    int, typer.Option("--confirmations", min=0, help="Blocks to wait before an event is believed.")
+]
+DEFAULT_RPC = "http://127.0.0.1:8545"
+DEFAULT_DEPLOYMENT = Path("bitcourt.json")
+
+console = Console()
+
+
+def show(values: dict[str, Any], as_json: bool) -> None:
+    """Prints a result as lines for people or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    width = max(len(name) for name in values)
+    for name, value in values.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def wei(ether: float) -> int:
+    """Wei of an amount in ether."""
+    return round(ether * 10**9) * 10**9
+
+
+def connect(
+    rpc: str, deployment: Path, keystore: Path | None, dev: int | None, confirmations: int
+) -> Any:
+    """The market as the chosen account."""
+    from bitcourt.keys import load_account
+    from protocol.chain.client import Chain
+    from protocol.chain.deployment import Deployment
+    from protocol.market import Market
+
+    found = Deployment.load(deployment)
+    account = load_account(keystore, dev)
+    return Market(Chain.connect(rpc, confirmations=confirmations), found, account)
+
+
+def observe(rpc: str, deployment: Path) -> Any:
+    """The market as somebody who only looks."""
+    from protocol.chain.client import Chain, new_account
+    from protocol.chain.deployment import Deployment
+    from protocol.market import Market
+
+    found = Deployment.load(deployment)
+    return Market(Chain.connect(rpc), found, new_account())

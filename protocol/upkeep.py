@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Calls that anybody may make, and that move a task on when whoever should have made them did not.
+
+So nobody's silence keeps another's money. `due` says which call a task waits for; agents make it
+when it is in their interest, and the scenario lab has a keeper that makes all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from protocol.audit import in_round
+from protocol.market import Market
+from protocol.task import MAX_ROUNDS, QUORUM, SeatState, Status, TaskState, is_lacking
+
+HASH_BLOCKS: Final = 256
+"""Blocks for which the chain keeps a block's hash."""
+
+Call = tuple[str, tuple[Any, ...]]
+"""A function of the market and its arguments after the task's number and terms."""
+
+
+def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call | None:
+    """The call that a task waits for now, if anybody may make it.
+
+    `patience` are the blocks that the solver has for the draw before anybody makes it.
+    """
+    now, audit = market.chain.now, market.posted(task).spec.audit_window
+    late = now > state.deadline
+    match state.status:
+        case Status.BIDDING:
+            if now > state.deadline + market.posted(task).spec.bid_window:
+                return "assign", ()
+        case Status.TRAINING | Status.STARTING:
+            if late:
+                return "defaulted", ()
+        case Status.COMMITTED:
+            return _draw(market, state, late, patience)
+        case Status.SEALING:
+            return _after_sealing(market, task, state, late, now > state.deadline + audit)
+        case Status.REVEALING:
+            if late:
+                return "openWindow", ()
+        case Status.WINDOW:
+            if late:
+                return _after_window(market, task, state)
+        case Status.CONVICTED:
+            return ("punish", ()) if not state.open else _untold(market, task, state)
+    return None
+
+
+def unanswered(market: Market, task: int, state: TaskState) -> int | None:
+    """A demand that was not answered in time, or that a conviction has made needless."""
+    if not state.open:
+        return None
+    needless, now = state.status >= Status.CONVICTED, market.chain.now
+    over = (d.id for d in market.demands(task) if needless or now > d.deadline)
+    return next(over, None)
+
+
+def forfeited(market: Market, task: int, state: TaskState) -> Call | None:
+    """A sealed bid that can be revealed no more."""
+    window = market.posted(task).spec.bid_window
+    if state.status == Status.BIDDING and market.chain.now <= state.deadline + window:
+        return None
+    for event in market.events("BidSealed", task):
+        bidder = event.values["solver"]
+        if any(market.view("sealedBids", task, bidder)):
+            return "forfeitBid", (bidder,)
+    return None
+
+
+def _draw(market: Market, state: TaskState, late: bool, patience: int) -> Call | None:
+    passed = market.chain.block - state.draw_block
+    if passed <= HASH_BLOCKS:
+        return ("draw", ([],)) if passed > patience else None
+    if late:
+        return "defaulted", ()
+    return ("draw", ([],)) if state.retries + 1 < MAX_ROUNDS else None
+
+
+def _after_sealing(
+    market: Market, task: int, state: TaskState, late: bool, solver_late: bool
+) -> Call | None:
+    states = in_round(market.seats(task), state.round)
+    if states.count(SeatState.SEALED) >= QUORUM:
+        return ("defaulted", ()) if solver_late else None
+    over = late or SeatState.DRAWN not in states
+    # The last redraw ends the task, which waits for everything that is open.
+    if over and not (state.open and state.retries + 1 >= MAX_ROUNDS):
+        return "redraw", ()
+    return None
+
+
+def _after_window(market: Market, task: int, state: TaskState) -> Call | None:
+    if state.open:
+        return _untold(market, task, state)
+    lacking = is_lacking(market.seats(task), state.round)
+    return ("redraw" if lacking else "settle"), ()
+
+
+def _untold(market: Market, task: int, state: TaskState) -> Call | None:
+    """A sealed challenge that was not told in time, or that a conviction has made needless."""
+    if not state.open:
+        return None
+    needless, window = state.status >= Status.CONVICTED, market.posted(task).spec.audit_window
+    for event in market.events("ChallengeSealed", task):
+        challenger = event.values["challenger"]
+        digest, _, _, _, sealed_at = market.view("sealedChallenges", task, challenger)
+        if any(digest) and (needless or market.chain.now > sealed_at + window):
+            return "dropChallenge", (challenger,)
+    return None

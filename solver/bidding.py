@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a solver comes by tasks: sealed bids, a standing ask, or terms that name it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from protocol.errors import UsageError
+from protocol.market import Market, Posted
+from protocol.secrets import Secrets
+from protocol.task import NOBODY, TaskState, bid_digest
+
+Price = Callable[[Posted], int]
+
+
+class Bidder:
+    """Bids of one account. `check` raises unless this machine holds and can compute a task."""
+
+    def __init__(
+        self,
+        market: Market,
+        secrets: Secrets,
+        price: Price,
+        check: Callable[[int], object],
+        directory: Path,
+        by_ask: bool,
+    ) -> None:
+        self.market = market
+        self._secrets = secrets
+        self._price = price
+        self._check = check
+        self._by_ask = by_ask
+        self._book = directory / f"{market.chain.chain_id}-{market.deployment.market}-bids.json"
+
+    def act(self, task: int, state: TaskState) -> bool:
+        """Makes the move that is due in a task that is in its bidding; True if it made one."""
+        posted = self.market.posted(task)
+        spec, now = posted.spec, self.market.chain.now
+        if spec.submitter == self.market.address:
+            return False
+        if spec.solver != NOBODY:
+            return now <= state.deadline and self._accept(posted)
+        if self._by_ask:
+            early = now <= state.deadline + spec.bid_window
+            return early and state.solver != self.market.address and self._enter(posted)
+        if now <= state.deadline:
+            return self._seal(posted)
+        return now <= state.deadline + spec.bid_window and self._reveal(posted)
+
+    def close(self, task: int, state: TaskState) -> bool:
+        """Takes back the bond of a bid that was sealed before the task was cancelled."""
+        if state.deadline != 0 or not self._sealed(task):
+            return False
+        self.market.send_for("forfeitBid", task, self.market.address)
+        return True
+
+    def _accept(self, posted: Posted) -> bool:
+        if posted.spec.solver != self.market.address or self._price(posted) > posted.spec.budget:
+            return False
+        # Whoever takes a task certifies that every byte is here and checked, and that this machine
+        # can compute the program: this raises if it is not so.
+        self._check(posted.id)
+        self.market.ensure_balance(posted.spec.solver_stake)
+        self.market.send_for("accept", posted.id)
+        return True
+
+    def _seal(self, posted: Posted) -> bool:
+        price, spec = self._price(posted), posted.spec
+        if price > spec.budget or self._sealed(posted.id):
+            return False
+        self._check(posted.id)
+        self.market.ensure_balance(max(spec.bond, spec.solver_stake))
+        # Written before the bid is sent: a bid whose price was lost costs its bond.
+        self._remember(posted.id, price)
+        self.market.send_for("bid", posted.id, self._digest(posted.id, price))
+        return True
+
+    def _reveal(self, posted: Posted) -> bool:
+        sealed, spec = self._sealed(posted.id), posted.spec
+        if not sealed:
+            return False
+        prices = [p for p in (self._remembered(posted.id), self._price(posted)) if p is not None]
+        price = next((p for p in prices if self._digest(posted.id, p) == sealed), None)
+        if price is None:
+            raise UsageError(
+                f"the price that was sealed for task {posted.id} is not known any more: start the "
+                f"solver with the price that it had"
+            )
+        self.market.ensure_balance(max(0, spec.solver_stake - spec.bond))
+        self.market.send_for("revealBid", posted.id, price, self._secrets.bid_nonce(posted.id))
+        return True
+
+    def _enter(self, posted: Posted) -> bool:
+        own, spec = self.market.address, posted.spec
+        entered = (e.values["solver"] for e in self.market.events("AskEntered", posted.id))
+        if own in entered or not self.market.record(own).asks(spec):
+            return False
+        self._check(posted.id)
+        self.market.ensure_balance(spec.solver_stake)
+        self.market.send_for("enterAsk", posted.id, own)
+        return True
+
+    def _sealed(self, task: int) -> bytes:
+        """The digest of the own sealed bid; empty if there is none."""
+        digest = bytes(self.market.view("sealedBids", task, self.market.address))
+        return digest if any(digest) else b""
+
+    def _digest(self, task: int, price: int) -> bytes:
+        market = self.market
+        return bid_digest(
+            market.chain.chain_id,
+            market.deployment.market,
+            task,
+            market.address,
+            price,
+            self._secrets.bid_nonce(task),
+        )
+
+    def _prices(self) -> dict[str, int]:
+        try:
+            return {
+                str(task): int(price) for task, price in json.loads(self._book.read_text()).items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _remembered(self, task: int) -> int | None:
+        return self._prices().get(str(task))
+
+    def _remember(self, task: int, price: int) -> None:
+        self._book.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._book.with_suffix(".part")
+        temporary.write_text(json.dumps({**self._prices(), str(task): price}))
+        temporary.replace(self._book)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bytes of checkpoints: from the store, and the few that it lacks from the chain, on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from protocol.bundle import Bundle, state_layout
+from protocol.commitments import program_tree, state_root
+from protocol.encoding import encode_nodes
+from protocol.errors import ArtifactError
+from protocol.execution import Bits
+from protocol.market import Market
+from protocol.store import Hole, Store
+from protocol.task import DEMAND_SHARE, TaskState
+from protocol.tensor_tree import CHUNK_ELEMENTS
+
+MOST: Final = 4
+"""Chunks of one state that are demanded; where more is missing it counts as unavailable."""
+MAX_DEMANDS: Final = 8
+"""That the market takes in each phase of an audit, from all verifiers together."""
+
+
+class Demander:
+    """Gets states for one account."""
+
+    def __init__(
+        self, market: Market, store: Callable[[int], Store], bundle: Callable[[int], Bundle]
+    ) -> None:
+        self.market = market
+        self._store = store
+        self._bundle = bundle
+
+    def state(self, task: int, root: bytes) -> list[Bits]:
+        """The state with a root, checked; ArtifactError if bytes are missing or wrong."""
+        layout = state_layout(self._bundle(task).program)
+        try:
+            return self._store(task).get_tensors(root, layout)
+        except ArtifactError:
+            answered = self._answered(task, root)
+            if not answered:
+                raise
+        tensors, _ = self._store(task).get_partial(root, layout)
+        for (tensor, number), data in answered.items():
+            flat = tensors[tensor].reshape(-1)
+            flat[CHUNK_ELEMENTS * number :][: len(data) // 4] = np.frombuffer(data, "<u4")
+        if state_root(tensors) != root:
+            raise ArtifactError(f"bytes of the state {root.hex()} are still missing or wrong")
+        return tensors
+
+    def waits(self, task: int, state: TaskState) -> bool:
+        """True while a demand of this account may still be answered."""
+        if not state.open:
+            return False
+        return any(d.asker == self.market.address for d in self.market.demands(task))
+
+    def demand(self, task: int, state: TaskState, seat: int, leaf: int, root: bytes) -> bool:
+        """Demands the next chunk of a state that the store lacks; True if it did.
+
+        Only where few are missing, and each once: what was answered or is still demanded by anybody
+        need not be demanded again.
+        """
+        try:
+            layout = state_layout(self._bundle(task).program)
+            _, holes = self._store(task).get_partial(root, layout)
+        except ArtifactError:
+            return False
+        known = {*self._answered(task, root)}
+        known |= {(d.tensor, d.chunk) for d in self.market.demands(task) if d.leaf == leaf}
+        missing = [hole for hole in holes if hole not in known]
+        if len(holes) > MOST or not missing or state.demands >= MAX_DEMANDS:
+            return False
+        spec, program = self.market.posted(task).spec, self._bundle(task).program
+        tensor, number = missing[0]
+        node = spec.n_nodes - spec.n_state + tensor
+        self.market.ensure_balance(-(-spec.bond // DEMAND_SHARE))
+        self.market.send_for(
+            "demand", task, seat, leaf, tensor, number,
+            encode_nodes(program)[node], program_tree(program).inclusion_proof(node),
+        )  # fmt: skip
+        return True
+
+    def _answered(self, task: int, root: bytes) -> dict[Hole, bytes]:
+        """Chunks of a state that the solver has posted on chain."""
+        places = {
+            e.values["demandId"]: (e.values["tensor"], e.values["chunk"])
+            for e in self.market.events("Demanded", task)
+        }
+        return {
+            places[e.values["demandId"]]: bytes(e.values["chunk"])
+            for e in self.market.events("Answered", task)
+            if bytes(e.values["stateRoot"]) == root
+        }
