@@ -183,11 +183,12 @@ class Agent(ABC):
         view = GameView.created(created)
         for name, values in events:
             view.apply(name, values)
-        return not view.finished and self._end_if_late(view)
+        return self._end_if_late(view)
 
     def _end_if_late(self, view: GameView) -> bool:
         """Ends a dispute whose party to move has run out of clock; True if so."""
-        if not view.is_late(turn_of(view.phase), self.market.chain.now):
+        late = turn_of(view.phase)
+        if late is None or not view.is_late(late, self.market.chain.now):
             return False
         state, history = view.state.as_abi(), view.history.as_abi()
         self.market.send_move("timeout", view.dispute, state, view.program, history)
