@@ -56,7 +56,7 @@ class Question:
     trace_root: bytes
     """Of the defendant's trace of the step."""
     cursor: bytes
-    """Leaf hash that the defendant claims for the node in its trace."""
+    """Leaf hash that the defendant claims for the node in its trace; not for MAP and FOLD."""
     values_hash: bytes
     """keccak256 of the posted values."""
     step: int

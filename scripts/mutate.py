@@ -32,6 +32,7 @@ def _market(*pages: str) -> tuple[str, ...]:
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/lib/Float32.sol": ("test_float32_solidity",),
     "contracts/lib/Merkle.sol": ("test_merkle_solidity",),
+    "contracts/lib/WordTree.sol": ("test_word_tree",),
     "contracts/lib/Clock.sol": ("test_dispute_clocks", "test_dispute_contract"),
     "contracts/lib/": ("test_referee", "test_dispute_contract", "test_dispute_machine"),
     "contracts/Referee.sol": ("test_referee", "test_dispute_machine"),

@@ -24,7 +24,7 @@ from protocol.question import Context, Proof
 
 STEPS, STATES, NODES = 4096, 200, 4096
 STEP, STATE, NODE, CHUNK, ELEMENT = 4000, 150, 3800, 65_000, 65_000 * 256 + 77
-SOURCES = (1700, 3000)
+SOURCES, STEP_INPUT = (1700, 3000), 1234
 TERMS, SIDE = 65_536, 4096
 LAST = TERMS - 1
 LEFT, RIGHT = 0x3F9D3A71, 0x3E1CC7B5
@@ -104,8 +104,9 @@ class BigWitness:
         if lies:
             self._state[STATE] = leaf_hash(b"lie")
         self._trace[NODES - STATES :] = self._state
+        self._before = noise(STATES, 9)
         self._log = noise(STEPS, 5)
-        self._log[STEP] = self.state_tree(STEP).root
+        self._log[STEP - 1 : STEP + 1] = [self.state_tree(s).root for s in (STEP - 1, STEP)]
         if lies:
             self._log[STEP + 1 :] = noise(STEPS - STEP - 1, 6)
 
@@ -116,8 +117,12 @@ class BigWitness:
         return self._log[step] if step >= 0 else leaf_hash(b"start")
 
     def state_tree(self, step: int) -> Tree:
-        assert step == STEP
-        return _tree(tuple(self._state))
+        assert step in (STEP - 1, STEP)
+        return _tree(tuple(self._state if step == STEP else self._before))
+
+    def before(self, tensor: int) -> bytes:
+        """The root of a tensor of the state before the step."""
+        return self._before[tensor]
 
     def trace_tree(self, step: int) -> Tree:
         assert step == STEP
@@ -168,6 +173,15 @@ class FalseState(BigWitness):
         self._log[STEP:] = [self.state_tree(STEP).root, *noise(STEPS - STEP - 1, 6)]
 
 
+class FalseInput(FalseState):
+    """Begins from another tensor than the state before the step has, and ends accordingly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trace[STEP_INPUT] = leaf_hash(b"lie")
+        self._trace[NODES - STATES :] = self._state
+
+
 class FalseEnd(BigWitness):
     """Claims another end than its true log has."""
 
@@ -196,7 +210,9 @@ class _Evidence:
         return self.view.opened_trace.inclusion_proof(node, self.own.trace_tree(STEP))
 
     def tensor(self, kind: Kind, index: int) -> tuple[bytes, Sequence[bytes]]:
-        raise NotImplementedError("the disputed node is a fold")
+        assert kind is Kind.INPUT
+        tree = self.own.state_tree(STEP - 1)
+        return self.own.before(index), tree.inclusion_proof(index)
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.game_view import Role
 from protocol.program import Kind
-from tests.big_game import BigWitness, FalseEnd, FalseState
+from tests.big_game import BigWitness, FalseEnd, FalseInput, FalseState
 from tests.game_driver import Court, Outcome, honest
 from tests.toy import Lie, ToyLiar, ToyNode, ToyWitness, World
 
@@ -18,7 +18,7 @@ LIMITS = {
     "point": PLAIN, "open": PLAIN, "reveal": PLAIN, "commitSteps": PLAIN, "commitTrace": PLAIN,
     "pointNode": PLAIN, "pointElement": PLAIN, "pointFold": PLAIN, "postValues": PLAIN,
     "openLanes": PLAIN, "pointLane": PLAIN, "revealChunk": REVEAL, "openFold": REVEAL,
-    "prove": PROOF, "doubtState": PLAIN, "doubtEnd": PLAIN,
+    "prove": PROOF, "proveLeaf": PROOF, "doubtState": PLAIN, "doubtEnd": PLAIN,
 }  # fmt: skip
 
 
@@ -70,6 +70,19 @@ def test_lanes_keep_to_their_gas(gas_snapshot: Callable[[str, int], None]) -> No
     for function in ("openLanes", "pointLane"):
         assert costs[function] <= LIMITS[function]
         gas_snapshot(f"DisputeGame: {function} (toy referee)", costs[function])
+
+
+@pytest.mark.gas
+def test_a_root_proof_keeps_to_its_gas(gas_snapshot: Callable[[str, int], None]) -> None:
+    """About an input, which is the dearest: it needs the state before the step."""
+    liar, own = FalseInput(), BigWitness(lies=False)
+    game = Court("Referee").open(liar.context(), arbitrated=False)
+    outcome = game.play(honest(liar, Role.DEFENDANT), honest(own, Role.CHALLENGER))
+    assert outcome.convicted
+    assert not outcome.timed_out
+    costs = dict(outcome.gas)
+    assert costs["proveLeaf"] <= LIMITS["proveLeaf"]
+    gas_snapshot("DisputeGame: proveLeaf", costs["proveLeaf"])
 
 
 @pytest.mark.gas

@@ -46,11 +46,6 @@ library StateFields {
         return Level(uint8(s.turn >> 128));
     }
 
-    /// @dev Made so far.
-    function moves(State memory s) internal pure returns (uint16) {
-        return uint16(s.turn >> 112);
-    }
-
     /// @dev The cursor's first leaf; from pointElement on the disputed element.
     function first(State memory s) internal pure returns (uint32) {
         return uint32(s.turn >> 80);
@@ -61,7 +56,7 @@ library StateFields {
         return uint32(s.turn >> 48);
     }
 
-    /// @dev Of a FOLD.
+    /// @dev The disputed lane of a FOLD.
     function lane(State memory s) internal pure returns (uint8) {
         return uint8(s.turn >> 40);
     }
@@ -97,7 +92,8 @@ library StateFields {
         setCursor(s, phase_, Level.Steps, 0, count_);
     }
 
-    /// @dev One move more, made now, and what it has left of its party's clock.
+    /// @dev The number of moves, 2 bytes at bit 112, is only counted: it tells apart what would else be equal.
+    /// One move more, made now, and what it has left of its party's clock.
     function countMove(State memory s, bool defendants, uint32 left) internal view {
         uint256 turn = _put(s.turn, defendants ? 176 : 144, 32, left);
         unchecked {
@@ -129,7 +125,7 @@ library StateFields {
         s.defence = _put(s.defence, 64, 32, value);
     }
 
-    /// @dev Of the context.
+    /// @dev State tensors and nodes of the context.
     function nState(State memory s) internal pure returns (uint32) {
         return uint32(s.defence >> 32);
     }
@@ -173,7 +169,7 @@ library StateFields {
         return uint32(s.element >> 96);
     }
 
-    /// @dev FOLD.
+    /// @dev Terms of a FOLD, else 0.
     function terms(State memory s) internal pure returns (uint32) {
         return uint32(s.element >> 64);
     }

@@ -28,11 +28,11 @@ struct NodeFacts {
 
 /// @notice The single disputed point that a game has narrowed a dispute down to.
 struct Question {
-    bytes32 stateBefore; // agreed state root before the step
+    bytes32 stateBefore; // INPUT: agreed state root before the step
     bytes32 traceRoot; // the defendant's trace of the step
-    bytes32 cursor; // leaf hash that the defendant claims for the node (leaf of the trace)
-    bytes32 valuesHash; // keccak256 of the posted values
-    uint64 step; // number of the step, counted over the whole task
+    bytes32 cursor; // leaf hash that the defendant claims for the node (leaf of the trace); not for MAP and FOLD
+    bytes32 valuesHash; // MAP, FOLD: keccak256 of the posted values
+    uint64 step; // number of the step, counted over the whole task; not for MAP and FOLD
     uint64 element; // flat index of the disputed element
     uint64 term; // flat index k of the disputed term of a FOLD
     uint32 node; // number of the disputed node
@@ -75,7 +75,8 @@ interface IReferee {
         returns (uint32 value, bool emptyLanesHold);
 
     /// @notice True if the proof shows that the question's claim is false. The caller has checked
-    /// that `proof.node` is the encoding of node `q.node`. Reverts on a malformed proof.
+    /// that `proof.node` is the encoding of node `q.node`. Reverts on a malformed proof. For a MAP or FOLD
+    /// only `nNodes` of the context is given, the rest is zero.
     function convicts(Context calldata ctx, Question calldata q, Proof calldata proof)
         external
         view
