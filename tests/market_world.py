@@ -177,7 +177,7 @@ class World:
 
     def owed(self) -> int:
         """All wei that the contract must hold for somebody."""
-        total = sum(self._stored(p) for p in [*self.people, BURN_ADDRESS])
+        total = sum(self._stored(p) for p in [*self.people, BURN_ADDRESS, NOBODY])
         for task in self.tasks:
             total += self._held(task)
         for number in range(1, self.game.view("disputeCount") + 1):

@@ -108,8 +108,8 @@ def test_any_auction_ends_as_the_model_says_and_holds_only_the_winners_stake(
         stake = SPEC.solver_stake if i == winner else 0
         bond = SPEC.bond if offer.price > budget and not offer.by_ask else 0  # not revealed
         assert world.free(BIDDERS[i]) == free[i] - stake - bond
-        if offer.by_ask:
-            assert world.market.view("recordOf", BIDDERS[i])[3] == (0 if i == winner else 1)
+        capacity = 1 if offer.by_ask and i != winner else 0
+        assert world.market.view("recordOf", BIDDERS[i])[3] == capacity
     refund = world.free(SUBMITTER)
     task.call("assign")
     if winner is None:
