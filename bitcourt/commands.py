@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from bitcourt.job import load_job
-from protocol import audit
+from protocol import audit, upkeep
 from protocol.agent import Agent
 from protocol.bundle import state_layout
 from protocol.errors import ChainError, TransactionReverted, UsageError
@@ -21,6 +21,9 @@ from protocol.market import Market
 from protocol.program import Program
 from protocol.store import Store, typed
 from protocol.task import Status
+
+SUBMITTER_PATIENCE = 128
+"""Blocks, of the 256 whose hashes the chain knows, that solver and verifiers have for the draw."""
 
 log = logging.getLogger("bitcourt")
 
@@ -65,10 +68,13 @@ def submit_job(
         result["asks"] = enter_all_asks(market, task)
     if not wait:
         return result
-    state = market.state(task)
-    while not state.status.final:
+    while not (state := market.state(task)).status.final:
         time.sleep(1)
-        state = market.state(task)
+        try:
+            # Nobody else may care: the escrow is locked until the task ends.
+            upkeep.move_on(market, task, state, SUBMITTER_PATIENCE)
+        except TransactionReverted as error:
+            log.info("%s", error)  # somebody else was faster
     result["status"] = state.status.name.capitalize()
     if state.status == Status.SETTLED and job.metric is not None:
         _, trained = final_state(market, task)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from bitcourt.job import Job, load_job
 from bitcourt.lab.cheats import Flip, find_nodes, is_dot
 from bitcourt.lab.origin import source_of
-from bitcourt.lab.scenarios import Scenario
+from bitcourt.lab.scenario import Scenario
 from bitcourt.lab.simulation import Outcome, fresh, run_scenario, tell
 from bitcourt.lab.stage import Stage
 from protocol.bundle import Bundle

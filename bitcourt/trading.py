@@ -23,8 +23,6 @@ from bitcourt.options import (
     wei,
 )
 
-SECOND_AUDIT_UNIT = 256
-
 
 def submit(
     job: Annotated[Path, typer.Argument(help="Python file that defines job() -> bitcourt.Job.")],
@@ -43,8 +41,8 @@ def submit(
     committee: Annotated[int, typer.Option(min=2, max=4, help="Verifiers drawn.")] = 2,
     samples: Annotated[int, typer.Option(min=1, max=16, help="Segments drawn.")] = 2,
     second_audit: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Chance of a second audit.")
-    ] = 0.0,
+        int, typer.Option(min=0, max=255, help="Chance of a second audit, in 256ths.")
+    ] = 0,
     solver_stake: Annotated[float, typer.Option(help="Ether that the solver locks.")] = 0.5,
     verifier_fee: Annotated[float, typer.Option(help="Ether for each who attests.")] = 0.01,
     bond: Annotated[float, typer.Option(help="Ether locked by bids and disputes.")] = 0.1,
@@ -69,8 +67,7 @@ def submit(
         "solver": solver or NOBODY,
         "committee": committee,
         "samples": samples,
-        # A chance in 256ths that fits into a byte: at most 255 of them.
-        "second_audit": min(SECOND_AUDIT_UNIT - 1, round(SECOND_AUDIT_UNIT * second_audit)),
+        "second_audit": second_audit,
         "solver_stake": wei(solver_stake),
         "verifier_fee": wei(verifier_fee),
         "bond": wei(bond),

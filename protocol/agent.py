@@ -166,14 +166,7 @@ class Agent(ABC):
 
         `patience` are the blocks that the solver has for the draw.
         """
-        demand = upkeep.unanswered(self.market, task, state)
-        if demand is not None:
-            self.market.send("unanswered", demand, self.market.posted(task).spec.as_abi())
-            return True
-        call = upkeep.due(self.market, task, state, patience)
-        if call is not None:
-            function, arguments = call
-            self.market.send_for(function, task, *arguments)
+        if upkeep.move_on(self.market, task, state, patience):
             return True
         return any(self.expire(dispute) for dispute in self.pending(task, state))
 

@@ -49,6 +49,20 @@ def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call 
     return None
 
 
+def move_on(market: Market, task: int, state: TaskState, patience: int = 0) -> bool:
+    """Makes the call that a task waits for; True if there was one."""
+    demand = unanswered(market, task, state)
+    if demand is not None:
+        market.send("unanswered", demand, market.posted(task).spec.as_abi())
+        return True
+    call = due(market, task, state, patience)
+    if call is None:
+        return False
+    function, arguments = call
+    market.send_for(function, task, *arguments)
+    return True
+
+
 def unanswered(market: Market, task: int, state: TaskState) -> int | None:
     """A demand that was not answered in time, or that a conviction has made needless."""
     if not state.open:
@@ -58,15 +72,15 @@ def unanswered(market: Market, task: int, state: TaskState) -> int | None:
     return next(over, None)
 
 
-def forfeited(market: Market, task: int, state: TaskState) -> Call | None:
-    """A sealed bid that can be revealed no more."""
+def forfeited(market: Market, task: int, state: TaskState) -> str | None:
+    """Who sealed a bid that can be revealed no more."""
     window = market.posted(task).spec.bid_window
     if state.status == Status.BIDDING and market.chain.now <= state.deadline + window:
         return None
     for event in market.events("BidSealed", task):
-        bidder = event.values["solver"]
+        bidder = str(event.values["solver"])
         if any(market.view("sealedBids", task, bidder)):
-            return "forfeitBid", (bidder,)
+            return bidder
     return None
 
 

@@ -45,6 +45,8 @@ class Settings:
 class Solver(Agent):
     """One solver at one market."""
 
+    bidder_type = Bidder
+
     def __init__(
         self,
         market: Market,
@@ -54,7 +56,7 @@ class Solver(Agent):
     ) -> None:
         super().__init__(market, executor, progress)
         self.settings = settings
-        self.bidder = Bidder(
+        self.bidder = self.bidder_type(
             market,
             self.secrets,
             settings.price,

@@ -99,10 +99,12 @@ class Chain(Evm):
 
     logs: tuple[tuple[bytes, tuple[int, ...], bytes], ...] = ()
     refund: int = 0  # of the last message, for storage that it cleared
+    changes: int = 0  # so far, of anything that a call could see
 
     def _apply(self, message: Message, *, keep: bool, warm: Sequence[bytes]) -> ComputationAPI:
         computation = super()._apply(message, keep=keep, warm=warm)
         if keep:
+            self.changes += 1
             self.logs = tuple(computation.get_log_entries())
             self.refund = computation.get_gas_refund()
         return computation
@@ -112,6 +114,7 @@ class Chain(Evm):
 
     def set_storage(self, address: bytes, slot: int, value: int) -> None:
         self._state.set_storage(Address(address), slot, value)
+        self.changes += 1
 
     def mark(self) -> Mark:
         self._state.persist()
@@ -120,6 +123,11 @@ class Chain(Evm):
     def back(self, mark: Mark) -> None:
         root, self.number, self.timestamp = mark
         self._state = self._new_state(root)
+        self.changes += 1
+
+    def mine(self, *, blocks: int = 1, seconds: int = 12) -> None:
+        super().mine(blocks=blocks, seconds=seconds)
+        self.changes += 1
 
 
 class Deployed:
@@ -130,6 +138,8 @@ class Deployed:
         self.name = name
         constructors = [i for i in contract(name)["abi"] if i["type"] == "constructor"]
         types = _types(constructors[0]["inputs"]) if constructors else []
+        self._views: dict[bytes, Any] = {}  # results since the last change of the chain
+        self._seen = -1
         code = bytes.fromhex(contract(name)["bytecode"][2:])
         self.address = evm.deploy(code, eth_abi.encode(types, arguments))
 
@@ -157,11 +167,15 @@ class Deployed:
     def view(self, function: str, *args: Any) -> Any:
         """A call without effect; a single result is unwrapped."""
         data = self.calldata(function, *args)
-        try:
-            output = self.evm.call(self.address, data, keep=False).output
-        except EvmReverted as error:
-            raise self.refusal(error) from None
-        return self._result(function, output)
+        if self._seen != self.evm.changes:
+            self._views, self._seen = {}, self.evm.changes
+        if data not in self._views:
+            try:
+                output = self.evm.call(self.address, data, keep=False).output
+            except EvmReverted as error:
+                raise self.refusal(error) from None
+            self._views[data] = self._result(function, output)
+        return self._views[data]
 
     def _result(self, function: str, output: bytes) -> Any:
         values = eth_abi.decode(_types(_entries(self.name)[function][0]["outputs"]), output)

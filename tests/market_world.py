@@ -84,6 +84,7 @@ class World:
         self.people = list(EVERYBODY)
         self.tasks: list[Task] = []
         self._layout_checked = False
+        self.sealers: set[tuple[int, bytes]] = set()  # tasks, and who has ever sealed in them
         for person in EVERYBODY:
             self.fund(person)
         for verifier in VERIFIERS[:verifiers]:
@@ -105,7 +106,10 @@ class World:
         self.send("deposit", sender=person, value=wei)
 
     def send(self, function: str, *args: Any, sender: bytes, value: int = 0) -> Done:
-        return self.market.send(function, *args, sender=sender, value=value)
+        done = self.market.send(function, *args, sender=sender, value=value)
+        self.sealers |= {(e["id"], raw(e["solver"])) for e in done.all("BidSealed")}
+        self.sealers |= {(e["id"], raw(e["challenger"])) for e in done.all("ChallengeSealed")}
+        return done
 
     def free(self, person: bytes) -> int:
         return int(self.market.view("balanceOf", person))
@@ -177,7 +181,7 @@ class World:
 
     def owed(self) -> int:
         """All wei that the contract must hold for somebody."""
-        total = sum(self._stored(p) for p in [*self.people, BURN_ADDRESS])
+        total = sum(self._stored(p) for p in [*self.people, BURN_ADDRESS, NOBODY])
         for task in self.tasks:
             total += self._held(task)
         for number in range(1, self.game.view("disputeCount") + 1):
@@ -205,10 +209,10 @@ class World:
         """What a task holds, sealed bids and challenges included."""
         state, spec = task.state, task.spec
         total = 0
-        for person in self.people:
-            if any(self.market.view("sealedBids", task.id, person)):
-                total += spec.bond
-            total += self.market.view("sealedChallenges", task.id, person)[1]
+        for number, person in self.sealers:
+            if number == task.id:
+                total += spec.bond * any(self.market.view("sealedBids", number, person))
+                total += self.market.view("sealedChallenges", number, person)[1]
         if not state.status.final:
             total += spec.escrow - state.paid + state.forfeited
             total += spec.solver_stake if raw(state.solver) != NOBODY else 0

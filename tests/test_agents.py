@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,83 +13,31 @@ from bitcourt.lab.cheats import is_dot, lying
 from bitcourt.lab.money import check_money
 from bitcourt.lab.scenarios import SCENARIOS, flip
 from bitcourt.lab.simulation import run_scenario
-from bitcourt.lab.small import small_job
 from bitcourt.lab.stage import ETHER, Stage
 from bitcourt.lab.stubborn import StubbornSolver
 from protocol.agent import Agent
-from protocol.bundle import Bundle
-from protocol.chain.embedded import embedded_chain
 from protocol.commitments import inputs_root
 from protocol.errors import ChainError, InsufficientFunds, ProgramError, TransactionReverted
-from protocol.execution import Executor, Inputs
 from protocol.executor import CompiledExecutor
-from protocol.market import Market, OpenDispute
-from protocol.program import Program
-from protocol.task import SeatState, Status, TaskSpec, TaskState
-from protocol.witness import Witness
+from protocol.task import SeatState, Status, TaskState
 from solver.agent import Settings, Solver
+from tests.staged import (
+    SEED,
+    Reborn,
+    a_solver,
+    a_stage,
+    bundle,
+    end_bidding,
+    make_executor,
+    post,
+    terms,
+)
 from verifier.agent import Verifier
-
-SEED = bytes(range(32))
-
-
-@functools.cache
-def bundle() -> Bundle:
-    return small_job().bundle()
-
-
-@functools.cache
-def honest_executor() -> Executor:
-    return CompiledExecutor(bundle().program, bundle().inputs(SEED))
-
-
-def make_executor(program: Program, inputs: Inputs) -> Executor:
-    # Compiled once: a new agent gets the same arithmetic, and nothing else of the old one.
-    return honest_executor()
-
-
-def terms(submitter: Market, **changes: int) -> TaskSpec:
-    spec = bundle().spec(seed=SEED, steps=20, segment_steps=5, submitter=submitter.address)
-    return replace(spec, **changes)
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    embedded = embedded_chain()
-    return Stage.build(embedded.chain, embedded.faucet, tmp_path)
-
-
-def a_solver(market: Market, directory: Path) -> Solver:
-    return Solver(market, make_executor, Settings(directory / "solver"))
-
-
-def post(stage: Stage, **changes: int) -> tuple[Market, int]:
-    submitter = stage.party("submitter")
-    return submitter, stage.post(submitter, bundle(), terms(submitter, **changes))
-
-
-def end_bidding(stage: Stage, solver: Agent) -> None:
-    """Lets a solver reveal its bid, and waits until the bidding is over."""
-    stage.chain.wait(601)
-    assert solver.poll()
-    stage.chain.wait(601)
-
-
-class Reborn(Agent):
-    """Throws its agent away after every poll, as if it had been killed there."""
-
-    def __init__(self, make: Callable[[], Agent]) -> None:
-        self.make = make
-        self.market = make().market
-
-    def poll(self) -> bool:
-        return self.make().poll()
-
-    def act(self, task: int, state: TaskState) -> bool:
-        raise NotImplementedError
-
-    def witness(self, dispute: OpenDispute) -> Witness:
-        raise NotImplementedError
+    return a_stage(tmp_path)
 
 
 def test_agents_that_are_killed_after_every_poll_settle_a_task(stage: Stage) -> None:

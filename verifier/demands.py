@@ -18,8 +18,6 @@ from protocol.store import Hole, Store
 from protocol.task import DEMAND_SHARE, TaskState
 from protocol.tensor_tree import CHUNK_ELEMENTS
 
-MOST: Final = 4
-"""Chunks of one state that are demanded; where more is missing it counts as unavailable."""
 MAX_DEMANDS: Final = 8
 """That the market takes in each phase of an audit, from all verifiers together."""
 
@@ -60,8 +58,8 @@ class Demander:
     def demand(self, task: int, state: TaskState, seat: int, leaf: int, root: bytes) -> bool:
         """Demands the next chunk of a state that the store lacks; True if it did.
 
-        Only where few are missing, and each once: what was answered or is still demanded by anybody
-        need not be demanded again.
+        What was answered, or is still demanded by anybody, need not be demanded again. Where so
+        many are missing that they would cost more than the fee for verifying, none is.
         """
         try:
             layout = state_layout(self._bundle(task).program)
@@ -71,17 +69,24 @@ class Demander:
         known = {*self._answered(task, root)}
         known |= {(d.tensor, d.chunk) for d in self.market.demands(task) if d.leaf == leaf}
         missing = [hole for hole in holes if hole not in known]
-        if len(holes) > MOST or not missing or state.demands >= MAX_DEMANDS:
-            return False
         spec, program = self.market.posted(task).spec, self._bundle(task).program
+        price = -(-spec.bond // DEMAND_SHARE)
+        too_dear = (self._asked(task) + len(missing)) * price > spec.verifier_fee
+        if not missing or too_dear or state.demands >= MAX_DEMANDS:
+            return False
         tensor, number = missing[0]
         node = spec.n_nodes - spec.n_state + tensor
-        self.market.ensure_balance(-(-spec.bond // DEMAND_SHARE))
+        self.market.ensure_balance(price)
         self.market.send_for(
             "demand", task, seat, leaf, tensor, number,
             encode_nodes(program)[node], program_tree(program).inclusion_proof(node),
         )  # fmt: skip
         return True
+
+    def _asked(self, task: int) -> int:
+        """Demands of this account in a task so far."""
+        own = self.market.address
+        return sum(e.values["asker"] == own for e in self.market.events("Demanded", task))
 
     def _answered(self, task: int, root: bytes) -> dict[Hole, bytes]:
         """Chunks of a state that the solver has posted on chain."""

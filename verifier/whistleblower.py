@@ -19,7 +19,7 @@ from protocol.commitments import state_root
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
-from protocol.task import NO_SEAT, Seat, SeatState, Status, TaskState, challenge_digest
+from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from verifier.demands import Demander
 
@@ -74,28 +74,32 @@ class Whistleblower(Agent):
         """Makes the moves that are due in one task; True if it made one."""
         if self.settings.tasks and task not in self.settings.tasks:
             return False
+        early = self.market.chain.now <= state.deadline
+        involved = self._has_part(task, state)
+        watching = state.status == Status.WINDOW and (early or involved)
         # No dispute ends before all are open: a conviction of the solver would end the rest.
-        early = state.status == Status.WINDOW and self.market.chain.now <= state.deadline
-        if (early and self.accuse(task, state)) or self.litigate(task, state):
+        if watching and self.accuse(task, state, early):
             return True
-        return self._has_part(task, state) and self.move_on(task, state)
+        return self.litigate(task, state) or (involved and self.move_on(task, state))
 
-    def accuse(self, task: int, state: TaskState) -> bool:
-        """Replays the next part of the window, seals a challenge, or tells it; True if it did."""
+    def accuse(self, task: int, state: TaskState, early: bool) -> bool:
+        """Replays the next part of the window, seals a challenge, or tells it; True if it did.
+
+        Only `early`, before the end of the window, a challenge may be sealed; it may be told later.
+        """
         search = self._search(task, state)
         if search is None:
             return False
-        found = next(search.parts, None)
-        if found is not None:
-            search.found += found
+        if self._replay_next(task, state, search):
             return True
         left = self._untold(task, search.found)
         if not left:
             return False
         digest, _, _, block, _ = self.market.view("sealedChallenges", task, self.market.address)
         if not any(digest):
-            self._seal(task, state, left[0])
-            return True
+            if early:
+                self._seal(task, state, left[0])
+            return early
         if self.market.chain.block <= block:
             return False
         sealed = next((a for a in left if self._digest(task, a) == bytes(digest)), None)
@@ -120,38 +124,58 @@ class Whistleblower(Agent):
             self._searches[key] = _Search(log, self._parts(task, state, log))
         return self._searches[key]
 
+    def _replay_next(self, task: int, state: TaskState, search: _Search) -> bool:
+        """Replays the next part; False if there is none left."""
+        try:
+            found = next(search.parts, None)
+        except BaseException:
+            del self._searches[task, state.log_root]  # begins anew
+            raise
+        search.found += found or []
+        return found is not None
+
     def _parts(self, task: int, state: TaskState, log: CheckpointLog) -> Iterator[list[Accusation]]:
         """Replays the drawn runs, then other segments; yields whom to accuse after each."""
-        seats, solver_accused = self.market.seats(task), False
+        # One lie convicts the solver, and the bond of each further challenge is at stake.
+        seats, accused = self.market.seats(task), False
         for run in self.market.runs(task):
-            if self._holds(task, log, run.first, run.count):
-                yield []
-                continue
-            accused = [
-                Accusation(run.first, run.count, index)
-                for index, seat in enumerate(seats)
-                if _attested(seat, run.round)
-            ]
-            if not solver_accused:
-                accused.insert(0, Accusation(run.first, run.count, NO_SEAT))
-            solver_accused = True
-            yield accused
+            false, ends_false = self._replay(task, log, run.first, run.count)
+            found = [] if accused else [Accusation(s, 1, NO_SEAT) for s in false[:1]]
+            for index, seat in enumerate(seats):
+                if ends_false and seat.state == SeatState.ATTESTED and seat.round == run.round:
+                    found.append(Accusation(run.first, run.count, index))
+            accused |= bool(false)
+            yield found
         others = list(range(state.settled, state.log_size - 1))
         if self.settings.segments is not None:
             others = SystemRandom().sample(others, min(self.settings.segments, len(others)))
         for segment in others:
-            if solver_accused:
-                return  # one lie is enough
-            solver_accused = not self._holds(task, log, segment, 1)
-            yield [Accusation(segment, 1, NO_SEAT)] if solver_accused else []
+            if accused:
+                return
+            false, _ = self._replay(task, log, segment, 1)
+            accused = bool(false)
+            yield [Accusation(segment, 1, NO_SEAT) for segment in false]
 
-    def _holds(self, task: int, log: CheckpointLog, first: int, count: int) -> bool:
-        """True if the log is right about the state after these segments, or nobody can tell."""
+    def _replay(
+        self, task: int, log: CheckpointLog, first: int, count: int
+    ) -> tuple[list[int], bool]:
+        """Replays some segments from the state before them.
+
+        Returns the first segment that starts as the log says and ends elsewhere, if there is one,
+        and whether the last ends elsewhere. Nothing is found where the state is not to be had.
+        """
         try:
             current = self._state(task, log, first)
         except ArtifactError:
-            return True
-        return state_root(self._replayed(task, current, first, count)) == log.roots[first + count]
+            return [], False
+        false: list[int] = []
+        differs = False
+        for segment in range(first, first + count):
+            current = self._replayed(task, current, segment, 1)
+            differs = state_root(current) != log.roots[segment + 1]
+            if differs and not false:
+                false.append(segment)
+        return false, differs
 
     def _state(self, task: int, log: CheckpointLog, leaf: int) -> list[Bits]:
         """The state in a leaf: from the store, or computed from the last one that is there.
@@ -218,7 +242,3 @@ class Whistleblower(Agent):
             if own in sealed:
                 self._involved.add(task)
         return task in self._involved
-
-
-def _attested(seat: Seat, audit_round: int) -> bool:
-    return seat.state == SeatState.ATTESTED and seat.round == audit_round

@@ -102,14 +102,9 @@ class Keeper:
     def poll(self, task: int) -> bool:
         """Makes such a call if one is due; True if it did."""
         state = self.market.state(task)
-        demand = upkeep.unanswered(self.market, task, state)
-        if demand is not None:
-            self.market.send("unanswered", demand, self.market.posted(task).spec.as_abi())
+        if upkeep.move_on(self.market, task, state, upkeep.HASH_BLOCKS - 1):
             return True
-        call = upkeep.due(self.market, task, state, upkeep.HASH_BLOCKS - 1)
-        call = call or upkeep.forfeited(self.market, task, state)
-        if call is None:
-            return False
-        function, arguments = call
-        self.market.send_for(function, task, *arguments)
-        return True
+        bidder = upkeep.forfeited(self.market, task, state)
+        if bidder is not None:
+            self.market.send_for("forfeitBid", task, bidder)
+        return bidder is not None

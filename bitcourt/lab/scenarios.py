@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bitcourt.lab.agents import (
     CopyingVerifier,
@@ -30,41 +29,14 @@ from bitcourt.lab.cheats import (
     is_laned,
     is_map,
 )
+from bitcourt.lab.scenario import MakeCheat, Scenario
+from bitcourt.lab.trades import TRADES
 from protocol.program import Node, Program
 from protocol.task import Status
-from solver.agent import Solver
 from verifier.agent import Verifier
 
-MakeCheat = Callable[[Program], Cheat]
 SEGMENT_STEPS = 5
 """Steps between two checkpoints of the jobs in `bitcourt.lab.small`."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One staged task: what happens, who takes part, and the status it must end in."""
-
-    what: str
-    expect: Status
-    cheat: MakeCheat | None = None
-    """Arithmetic of the solver; honest without."""
-    solver: type[Solver] = Solver
-    verifiers: tuple[type[Verifier], ...] = (Verifier,) * 2
-    dispute: bool = True
-    """Whether a dispute must be opened."""
-    wide: bool = False
-    """Whether it needs the job with long sums."""
-    liars_lose: bool = True
-    """Whether lying costs stake: withheld bytes cannot be proven, they only earn nothing."""
-
-    @property
-    def liars(self) -> set[str]:
-        """Roles of those who do not follow the protocol."""
-        lying = {
-            f"verifier {i}" for i, kind in enumerate(self.verifiers, 1) if kind is not Verifier
-        }
-        honest = self.cheat is None and self.solver is Solver
-        return lying if honest else {*lying, "solver"}
 
 
 def flip(
@@ -171,4 +143,5 @@ SCENARIOS: dict[str, Scenario] = {
         verifiers=(Verifier, Verifier, LateVerifier),
         dispute=False,
     ),
+    **TRADES,
 }

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Agents in the rest of the market: tokens, asks, what is published when, and whistleblowers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bitcourt.lab.cheats import Lazy, lying
+from bitcourt.lab.ledger import Ledger
+from bitcourt.lab.market_agents import Accomplice
+from bitcourt.lab.money import check_money
+from bitcourt.lab.stage import ETHER, Stage
+from bitcourt.lab.stubborn import StubbornSolver
+from protocol import upkeep
+from protocol.agent import Agent
+from protocol.chain.deployment import deploy
+from protocol.chain.embedded import embedded_chain
+from protocol.executor import CompiledExecutor
+from protocol.market import OpenDispute
+from protocol.store import Store
+from protocol.task import Status, TaskState
+from protocol.witness import Witness
+from solver.agent import Settings, Solver
+from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from verifier.agent import Verifier
+from verifier.whistleblower import Settings as Whistle
+from verifier.whistleblower import Whistleblower
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return a_stage(tmp_path)
+
+
+class Watcher(Agent):
+    """Notes whether the log that is on chain can be read in the store."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.party("watcher"), make_executor, lambda *_: None)
+        self.seen: set[tuple[Status, int, bool]] = set()
+
+    def act(self, task: int, state: TaskState) -> bool:
+        if state.status >= Status.COMMITTED:
+            shown = self.store(task).has_log(state.log_root)
+            self.seen.add((state.status, state.agreed, shown))
+        return False
+
+    def witness(self, dispute: OpenDispute) -> Witness:
+        raise NotImplementedError
+
+
+def test_nothing_is_published_while_a_verifier_may_still_be_drawn(stage: Stage) -> None:
+    submitter, task = post(stage, window_segments=2, samples=1, second_audit=255)
+    watcher = Watcher(stage)
+    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor) for i in range(1, 5)]
+    for verifier in verifiers:
+        verifier.register()
+    solver = a_solver(stage.party("solver"), stage.directory)
+    agents = [watcher, solver, watcher, *verifiers]
+    state = stage.play(task, submitter, agents, stage.party("keeper"))
+    assert state.status == Status.SETTLED
+    check_money(stage, submitter, set())
+    early = {shown for status, _, shown in watcher.seen if status < Status.WINDOW}
+    assert early == {False}
+    assert any(status == Status.WINDOW and shown for status, _, shown in watcher.seen)
+    # Both progress windows were paid, and the whole log is shown in the end.
+    assert len(stage.ledger.events("WindowOpened")) == 2
+    assert len(stage.store.get_log(state.log_root, state.log_size)) == 5
+
+
+def test_a_market_in_tokens_is_traded_in_tokens(tmp_path: Path) -> None:
+    embedded = embedded_chain()
+    chain, faucet = embedded.chain, embedded.faucet
+    token, _ = chain.deploy(faucet, "PlainToken")
+    deployment = deploy(chain, faucet, token=str(token.address))
+    store = Store(str((tmp_path / "store").resolve()))
+    stage = Stage(chain, faucet, deployment, store, Ledger(), tmp_path)
+    submitter, solver, *verifiers = (
+        stage.party(role) for role in ("submitter", "solver", "verifier 1", "verifier 2")
+    )
+    for market in (submitter, solver, *verifiers):
+        chain.send(faucet, token, "mint", market.address, 10 * ETHER)
+    agents = [a_solver(solver, tmp_path), *(Verifier(m, make_executor) for m in verifiers)]
+    for verifier in agents[1:]:
+        assert isinstance(verifier, Verifier)
+        verifier.register()
+    task = stage.post(submitter, bundle(), terms(submitter))
+    state = stage.play(task, submitter, agents, stage.party("keeper"))
+    assert state.status == Status.SETTLED
+    assert chain.balance(deployment.market) == 0
+    spec = submitter.posted(task).spec
+    assert solver.free_balance() == spec.budget + spec.solver_stake
+    solver.send("withdraw")
+    assert chain.call(token, "balanceOf", solver.address) == 11 * ETHER
+    submitter.send("withdraw")
+    spent = spec.budget + 2 * spec.verifier_fee
+    assert chain.call(token, "balanceOf", submitter.address) == 10 * ETHER - spent
+
+
+def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: Stage) -> None:
+    # The terms count other nodes than the program has; somebody enters the ask all the same.
+    submitter, task = post(stage, n_nodes=40)
+    market = stage.party("solver")
+    market.deposit(ETHER)
+    market.send("setAsk", 1, 5, 1 << 20, 10**9)
+    settings = Settings(stage.directory / "solver", by_ask=True)
+    solver = Solver(market, make_executor, settings)
+    assert not solver.poll()
+    submitter.send_for("enterAsk", task, market.address)
+    spec = submitter.posted(task).spec
+    stage.chain.wait(2 * spec.bid_window + 1)
+    assert solver.poll()  # assigns
+    assert not solver.poll()  # the bytes may still come
+    stage.chain.wait(spec.train_window // 2 + 1)
+    assert solver.poll()
+    state = market.state(task)
+    assert (state.status, int(state.solver, 16)) == (Status.BIDDING, 0)
+    assert market.record(market.address).capacity == 0
+    assert ETHER - spec.bond <= market.free_balance() < ETHER
+
+
+def a_lie_that_all_attest(stage: Stage, solver: Solver) -> int:
+    """A task with a lazy solver whose accomplices have attested; its window is open."""
+    _, task = post(stage)
+    liar = lying(CompiledExecutor, Lazy())
+    verifiers = [Accomplice(stage.party(f"verifier {i}"), liar) for i in (1, 2)]
+    for verifier in verifiers:
+        verifier.register()
+    solver.poll()
+    end_bidding(stage, solver)
+    for _ in range(40):
+        if solver.market.state(task).status == Status.WINDOW:
+            return task
+        if not sum(agent.poll() for agent in (solver, *verifiers)):  # all of them
+            stage.chain.wait(1)
+    raise AssertionError(solver.market.state(task))
+
+
+class StingySolver(StubbornSolver):
+    """Publishes what it sealed, and serves no state that was not drawn."""
+
+    def publish(self, task: int, state: TaskState) -> bool:
+        store = self.store(task)
+        if store.has_log(state.log_root):
+            return False
+        store.put_log(self.log(task, state.log_size).leaves)
+        return True
+
+
+def test_a_whistleblower_needs_no_state_but_the_first_and_survives_a_restart(
+    stage: Stage,
+) -> None:
+    settings = Settings(stage.directory / "solver")
+    liar = lying(CompiledExecutor, Lazy())
+    solver = StingySolver(stage.party("solver"), liar, settings)
+    task = a_lie_that_all_attest(stage, solver)
+    market = stage.party("whistleblower")
+    watcher = Whistleblower(market, make_executor)
+    assert not watcher.poll()  # nothing is published yet
+    assert solver.poll()
+    while not stage.ledger.events("ChallengeSealed"):
+        assert watcher.poll()
+    # Killed after sealing: another process finds the target of its seal again.
+    watcher = Whistleblower(market, make_executor)
+    stage.chain.wait(1)
+    while not market.disputes(task):
+        assert watcher.poll()
+    (dispute,) = market.disputes(task)
+    assert dispute.challenger == market.address
+    assert dispute.defendant in (solver.market.address, *(s.verifier for s in market.seats(task)))
+    state = stage.play(task, market, [watcher, solver], stage.party("keeper"))
+    assert state.status == Status.SLASHED
+    assert len(stage.ledger.events("VerifierSlashed")) == 2
+
+
+def test_a_whistleblower_that_replays_few_segments_replays_no_more(stage: Stage) -> None:
+    submitter, task = post(stage, samples=1)
+    solver = a_solver(stage.party("solver"), stage.directory)
+    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor) for i in (1, 2)]
+    for verifier in verifiers:
+        verifier.register()
+    watcher = Whistleblower(stage.party("whistleblower"), make_executor, Whistle(segments=2))
+    steps: list[int] = []
+    executor = make_executor(bundle().program, bundle().inputs(bytes(32)))
+
+    class Counting:
+        def step(self, state: list[object], step: int) -> list[object]:
+            steps.append(step)
+            return executor.step(state, step)  # type: ignore[arg-type, return-value]
+
+    watcher._executors[task] = Counting()  # type: ignore[assignment]
+    agents = [solver, *verifiers, watcher]
+    state = stage.play(task, submitter, agents, stage.party("keeper"))
+    assert state.status == Status.SETTLED
+    assert len(steps) == 5 + 2 * 5  # the drawn segment, and two more
+    assert not submitter.disputes(task)
+
+
+def test_a_submitter_ends_a_task_whose_solver_vanished(stage: Stage) -> None:
+    submitter, task = post(stage)
+    solver = a_solver(stage.party("solver"), stage.directory)
+    solver.poll()
+    end_bidding(stage, solver)
+    assert upkeep.move_on(submitter, task, submitter.state(task))
+    assert submitter.state(task).status == Status.TRAINING
+    assert not upkeep.move_on(submitter, task, submitter.state(task))
+    stage.chain.wait(submitter.posted(task).spec.train_window + 1)
+    assert upkeep.move_on(submitter, task, submitter.state(task))
+    assert submitter.state(task).status == Status.SLASHED
+    assert submitter.free_balance() == submitter.posted(task).spec.escrow
+    check_money(stage, submitter, {"solver"})
