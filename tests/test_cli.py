@@ -241,6 +241,32 @@ def test_terms_that_the_market_refuses(bitcourt, deployed: Node, job: Path) -> N
     one_sentence(result, "InvalidSpec", "samples")
 
 
+def test_an_ask_is_set_and_entered_and_a_task_cancelled(
+    bitcourt, deployed: Node, job: Path, monkeypatch
+) -> None:
+    rpc = ("--rpc", deployed.url)
+    asked = bitcourt("ask", 0.5, "--capacity", 2, "--memory-mib", 100, "--deposit", 2, "--dev", 0,
+                     *rpc)  # fmt: skip
+    assert asked.code == 0
+    owner = development_account(0).address
+    assert owner in asked.out
+    submitter = new_account()
+    market = Market(Chain.connect(deployed.url), deployed.deployment, submitter)
+    market.chain.transfer(development_account(0), submitter.address, 5 * 10**18)
+    monkeypatch.setenv(KEY_VARIABLE, submitter.key.hex())
+    terms = ("submit", job, "--store", "store", *rpc, "--json")
+    first = json.loads(bitcourt(*terms, "--enter-asks").out)
+    assert first["asks"] == [owner]
+    assert market.state(first["task"]).solver == owner
+    one_sentence(bitcourt("cancel", first["task"], *rpc), "WrongStatus")  # a bid leads already
+    second = json.loads(bitcourt(*terms, "--solver", owner, "--window-segments", 1).out)
+    assert market.posted(second["task"]).spec.windows == 2
+    assert bitcourt("cancel", second["task"], *rpc).code == 0
+    assert market.free_balance() == second["escrow_wei"]
+    status = json.loads(bitcourt("status", second["task"], *rpc, "--json").out)
+    assert status["status"] == "Expired"
+
+
 def test_unknown_tasks_and_scenarios(bitcourt, deployed: Node, tmp_path: Path) -> None:
     for task in (0, 77, -1, 2**300):
         one_sentence(bitcourt("status", "--rpc", deployed.url, "--", task), f"no task {task}")

@@ -21,6 +21,7 @@ from protocol.execution import Bits
 from protocol.ops import Op
 from protocol.program import DType, Expression, Flat, Instruction, Kind, Node, Program
 from protocol.store import MAX_PROGRAM_BYTES, Store
+from protocol.tensor_tree import CHUNK_ELEMENTS, chunk
 
 LAYOUT = [(DType.F32, (2, 3)), (DType.I32, (4,)), (DType.F32, ())]
 NAMES = ("model.weight", "count", "rate")
@@ -223,3 +224,64 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match="cannot write"):
         Store(str(tmp_path / "file")).put_tensors(tensors(), LAYOUT, NAMES)
+
+
+@given(st.integers(1, 1200), st.integers(0, 10_000))
+def test_a_file_that_was_cut_short_is_whole_again_with_the_chunks_that_it_lacks(
+    numel: int, cut: int
+) -> None:
+    whole = [*tensors(), np.arange(numel, dtype=np.uint32)]
+    layout = [*LAYOUT, (DType.F32, (numel,))]
+    memory = Store(f"memory://{uuid.uuid4().hex}")
+    root = memory.put_tensors(whole, layout, NAMES)
+    name = memory._path(f"tensors/{root.hex()}.safetensors")
+    data = memory._fs.cat_file(name)
+    header = 8 + int.from_bytes(data[:8], "little")
+    memory._fs.pipe_file(name, data[: len(data) - min(cut, len(data) - header)])
+    found, holes = memory.get_partial(root, layout)
+    assert len(set(holes)) == len(holes)
+    assert bool(holes) is (cut > 0)
+    for tensor, number in holes:
+        data = chunk(whole[tensor], number)
+        place = slice(CHUNK_ELEMENTS * number, CHUNK_ELEMENTS * number + len(data) // 4)
+        found[tensor].reshape(-1)[place] = np.frombuffer(data, "<u4")
+    assert state_root(found) == root
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{}x",
+        b"[]",
+        b'{"x": 1}',
+        b'{"00000": {}}',
+        b'{"00000": {"data_offsets": [1]}}',
+        b'{"00000": {"data_offsets": [-8, 4]}}',
+        b'{"00000": {"data_offsets": ["a", 4]}}',
+        b"[" * 100_000,
+    ],
+    ids=range(8),
+)
+def test_a_partial_file_that_is_none_is_refused(
+    store: Store, tmp_path: Path, header: bytes
+) -> None:
+    root = store.put_tensors(tensors(), LAYOUT, NAMES)
+    file_of(tmp_path, root).write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ArtifactError, match=r"not a safetensors file|lies nowhere"):
+        store.get_partial(root, LAYOUT)
+
+
+@given(st.lists(st.binary(min_size=64, max_size=64), min_size=1, max_size=40), st.data())
+def test_a_log_comes_back_and_no_other_does(leaves: list[bytes], data: st.DataObject) -> None:
+    memory = Store(f"memory://{uuid.uuid4().hex}")
+    root = memory.put_log(leaves)
+    assert memory.has_log(root)
+    assert memory.get_log(root, len(leaves)) == leaves
+    with pytest.raises(ArtifactError):
+        memory.get_log(root, len(leaves) + 1)
+    place = data.draw(st.integers(0, 64 * len(leaves) - 1))
+    changed = bytearray(b"".join(leaves))
+    changed[place] ^= data.draw(st.integers(1, 255))
+    memory._fs.pipe_file(memory._path(f"logs/{root.hex()}"), bytes(changed))
+    with pytest.raises(ArtifactError, match="not the log"):
+        memory.get_log(root, len(leaves))
