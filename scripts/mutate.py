@@ -117,7 +117,7 @@ def mutate(file: str, sample: int, workers: int) -> dict[str, Any]:
         chosen = mutants[:: max(1, len(mutants) // sample)] if sample else mutants
         (control,) = _run(folder, file, [0], folder / "control.log")
         if control["killed"]:
-            raise RuntimeError(f"the tests of {file} fail without any mutant")
+            raise RuntimeError(f"without any mutant, {control['by']} fails for {file}")
         parts = [chosen[i::workers] for i in range(workers)]
         with ThreadPoolExecutor(workers) as pool:
             rows = pool.map(
