@@ -44,7 +44,7 @@ def _link(number: int) -> None:
 
 
 def _without_size_limit() -> None:
-    """Let compiler and py-evm take contracts that the switches have made larger than a chain would."""
+    """Let compiler and py-evm take contracts that the switches have made too large for a chain."""
     from eth.vm.forks.shanghai import computation as shanghai
     from eth.vm.forks.spurious_dragon import computation as spurious_dragon
 
