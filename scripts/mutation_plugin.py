@@ -40,10 +40,11 @@ def _link(number: int) -> None:
 
 
 def _without_size_limit() -> None:
-    """Let py-evm deploy contracts that the switches have made larger than a chain would take."""
+    """Compile and deploy contracts that the switches have made larger than a chain would take."""
     from eth.vm.forks.shanghai import computation as shanghai
     from eth.vm.forks.spurious_dragon import computation as spurious_dragon
 
+    solc.ACCEPTED |= {"5574", "3860"}  # sizes of runtime and creation code
     spurious_dragon.EIP170_CODE_SIZE_LIMIT = 1 << 24  # type: ignore[attr-defined]
     shanghai.MAX_INITCODE_SIZE = 1 << 25  # type: ignore[attr-defined]
 
