@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,11 +72,7 @@ def recommend(
     from bitcourt.local import program_of
     from protocol.economics import Assumptions, Demands, Prices
     from protocol.economics import recommend as recommend_terms
-    from protocol.task import TaskSpec
 
-    posted = {field.name for field in fields(TaskSpec)}
-    if second_audit is None and "second_audit" not in posted:
-        second_audit = 0  # what cannot be posted deters nobody
     if target.suffix == ".py":
         job = load_job(target)
         program = job.bundle().program
@@ -110,7 +106,7 @@ def recommend(
         return
     _print(terms)
     if target.suffix == ".py":
-        typer.echo(_submit_command(target, terms, steps, segment_steps, posted))
+        typer.echo(_submit_command(target, terms, steps, segment_steps))
 
 
 def _wei(amount: float, unit: int) -> int:
@@ -154,28 +150,19 @@ def _ether(wei: int) -> str:
     return text.rstrip("0").rstrip(".")
 
 
-def _submit_command(
-    job: Path, terms: Terms, steps: int, segment_steps: int, posted: set[str]
-) -> str:
-    """What posts the task with these terms, as far as they are the submitter's to set."""
-    usual = {"window_segments": terms.segments, "second_audit": 0}
-    unknown = [
-        _title(name)
-        for name, value in usual.items()
-        if getattr(terms, name) != value and name not in posted
-    ]
-    if unknown:
-        return f"No command posts these terms: the market has no {' and no '.join(unknown)}."
+def _submit_command(job: Path, terms: Terms, steps: int, segment_steps: int) -> str:
+    """What posts the task with these terms."""
     options = {
         "steps": steps,
         "segment_steps": segment_steps,
-        **{name: getattr(terms, name) for name in usual if name in posted},
+        "window_segments": terms.window_segments,
+        "second_audit": terms.second_audit,
         "samples": terms.samples,
         "committee": terms.committee,
         "budget": _ether(terms.budget),
         "verifier_fee": _ether(terms.verifier_fee),
         "solver_stake": _ether(terms.solver_stake),
-        # A market with sealed bids asks for the same bond with each of them.
+        # The same bond is asked for with a sealed bid.
         "bond": _ether(max(terms.bond, terms.bid_bond)),
     }
     words = [

@@ -36,6 +36,9 @@ SETTINGS: dict[str, Any] = {
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
 }
 
+ACCEPTED: set[str] = set()
+"""Codes of warnings that are none: the mutation test accepts contracts that are too large."""
+
 _IMPORT = re.compile(r"""^\s*import\b[^;"']*["']([^"']+)["']""", re.MULTILINE)
 _DEFINES = re.compile(r"^\s*(?:contract|library|interface|abstract\s+contract)\s+\w", re.MULTILINE)
 
@@ -122,7 +125,8 @@ def _compile_unit(unit: tuple[str, dict[str, str]]) -> dict[str, Contract]:
         return result
 
     answer = _run_solc(request)
-    problems = [e["formattedMessage"] for e in answer.get("errors", ()) if e["severity"] != "info"]
+    found = [e for e in answer.get("errors", ()) if e["severity"] != "info"]
+    problems = [e["formattedMessage"] for e in found if e.get("errorCode") not in ACCEPTED]
     if problems:
         raise CompileError("\n".join(problems))
     source_hash = hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()

@@ -95,6 +95,28 @@ def test_timeout_needs_a_clock_that_has_run_out(court: Court, function: str) -> 
     assert court.arbiter.view("convicted", game.view.dispute) is defendants_turn
 
 
+@pytest.mark.parametrize(("defendant_clock", "challenger_clock"), [(100, 900), (900, 100)])
+@pytest.mark.parametrize("late", Role)
+def test_timeout_looks_at_the_clock_of_the_party_to_move(
+    court: Court, late: Role, defendant_clock: int, challenger_clock: int
+) -> None:
+    game = court.open(
+        WORLD.context(FOLD_LIAR),
+        defendant_clock=defendant_clock,
+        challenger_clock=challenger_clock,
+    )
+    if late is Role.CHALLENGER:
+        game.send(next_of(game.view, FOLD_LIAR))
+    clock = (defendant_clock, challenger_clock)[late]
+    game.wait(clock)
+    with pytest.raises(Refused) as refused:
+        game.timeout()
+    assert (refused.value.error, refused.value.arguments) == ("ClockRunning", (clock, clock))
+    game.wait(1)
+    game.timeout()
+    assert game.view.phase is (Phase.CONVICTED if late is Role.DEFENDANT else Phase.ACQUITTED)
+
+
 @pytest.mark.parametrize("by_proof", [True, False])
 def test_a_finished_dispute_cannot_be_touched_again(court: Court, by_proof: bool) -> None:
     turn = at_function(court, "prove")

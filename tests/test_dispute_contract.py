@@ -319,6 +319,12 @@ def test_an_honest_defendant_wins_by_showing_what_is_doubted(court: Court, level
     assert not court.arbiter.view("convicted", game.view.dispute)
 
 
+def test_the_longest_values_of_all_are_taken(court: Court) -> None:
+    turn = at_function(court, "postValues")
+    turn.game.send(replayed(turn.move, values=bytes(288)))
+    assert turn.game.view.phase is Phase.PROVE
+
+
 def test_empty_lanes_can_claim_nothing(court: Court) -> None:
     nodes = (
         ToyNode(Kind.INPUT, 1), ToyNode(Kind.FOLD, 1, 3, 16), ToyNode(Kind.OUTPUT, 1, index=1)
