@@ -25,6 +25,8 @@ from scripts.mutants import SWITCH, SWITCH_SOURCE, Mutant, instrument
 from scripts.toolchain import ROOT
 
 REPORT: Final = ROOT / "out" / "mutation.json"
+
+
 def _market(*pages: str) -> tuple[str, ...]:
     return tuple(f"test_market_{page}" for page in pages)
 

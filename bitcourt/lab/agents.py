@@ -67,9 +67,8 @@ class CopyingVerifier(Verifier):
             return False
         market = self.market
         for event in market.events("Sealed", duty.task):
-            call = market.chain.call_of(market.contracts.market, event.transaction)
-            if call is not None:
-                market.send("seal", duty.task, duty.index, call[1]["digest"])
+            for _, arguments in market.chain.calls_of(market.contracts.market, event.transaction):
+                market.send("seal", duty.task, duty.index, arguments["digest"])
                 return True
         return False
 
