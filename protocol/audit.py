@@ -91,8 +91,8 @@ def final_root(market: Market, task: int) -> bytes | None:
 def opened(market: Market, task: int, run: Run) -> tuple[Opening, Opening] | None:
     """Openings of the start and the end of a drawn run, out of the solver's transactions.
 
-    None until both are opened, or if the solver had another contract call the market: then what it
-    publishes in the store has to do.
+    None until both are opened, or if the solver had another contract call the market and the node
+    does not trace transactions: then what the solver publishes in the store has to do.
     """
     place = market.runs(task, run.round).index(run)
     found = []
@@ -100,10 +100,17 @@ def opened(market: Market, task: int, run: Run) -> tuple[Opening, Opening] | Non
         logs = [log for log in market.events(event, task) if log.values["round"] == run.round]
         if not logs:
             return None
-        call = market.chain.call_of(market.contracts.market, logs[-1].transaction)
-        if call is None or "openings" not in call[1]:
+        roots = [bytes(root) for root in logs[-1].values["stateRoots"]]
+        calls = market.chain.calls_of(market.contracts.market, logs[-1].transaction)
+        shown = [
+            [Opening.from_abi(values) for values in arguments["openings"]]
+            for _, arguments in calls
+            if arguments.get("id") == task and "openings" in arguments
+        ]
+        of_event = [o for o in shown if [opening.state_root for opening in o] == roots]
+        if not of_event:
             return None
-        found.append(Opening.from_abi(call[1]["openings"][place]))
+        found.append(of_event[-1][place])
     return found[0], found[1]
 
 

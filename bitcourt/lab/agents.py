@@ -22,8 +22,11 @@ class ForgetfulSolver(Solver):
     """Commits its log and then opens nothing."""
 
     def draw(self, task: int, state: TaskState) -> bool:
-        """Leaves it to others."""
-        return False
+        """Draws, and shows nothing."""
+        if self.market.chain.block <= state.draw_block:
+            return False
+        self.market.send_for("draw", task, [])
+        return True
 
     def open_starts(self, task: int, state: TaskState) -> bool:
         """Does nothing."""
@@ -67,9 +70,8 @@ class CopyingVerifier(Verifier):
             return False
         market = self.market
         for event in market.events("Sealed", duty.task):
-            call = market.chain.call_of(market.contracts.market, event.transaction)
-            if call is not None:
-                market.send("seal", duty.task, duty.index, call[1]["digest"])
+            for _, arguments in market.chain.calls_of(market.contracts.market, event.transaction):
+                market.send("seal", duty.task, duty.index, arguments["digest"])
                 return True
         return False
 

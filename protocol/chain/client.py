@@ -207,13 +207,9 @@ class Chain:
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         with _explained(f"deploying {name}", artifact.abi):
             receipt = self._transact(account, factory.constructor(*args).build_transaction, 0)
-        contract = self.contract(name, receipt["contractAddress"])
-        return contract, Receipt(
-            receipt["transactionHash"].to_0x_hex(),
-            receipt["blockNumber"],
-            receipt["gasUsed"],
-            f"deploy {name}",
-        )
+        sent, block = receipt["transactionHash"].to_0x_hex(), receipt["blockNumber"]
+        done = Receipt(sent, block, receipt["gasUsed"], f"deploy {name}")
+        return self.contract(name, receipt["contractAddress"]), done
 
     def transfer(self, account: Account, to: str, value: int) -> None:
         """Sends plain wei."""
@@ -308,21 +304,41 @@ class Chain:
                 self._known[key] = known
         return list(known.events)
 
-    def call_of(self, contract: Contract, transaction: str) -> tuple[str, dict[str, Any]] | None:
-        """Function and arguments that a transaction called a contract with.
+    def calls_of(self, contract: Contract, transaction: str) -> list[tuple[str, dict[str, Any]]]:
+        """Functions and arguments that a transaction called a contract with.
 
-        None if it did not call this contract, or not by a function of its ABI: then another
-        contract stands between.
+        Calls by other contracts are found only if the node has `debug_traceTransaction`.
         """
         with _explained(f"reading transaction {transaction}"):
             sent: Any = self.w3.eth.get_transaction(HexStr(transaction))
-        if sent.get("to") != contract.address:
-            return None
+            inputs = [sent["input"]] if sent.get("to") == contract.address else []
+            inputs = inputs or self._inner_inputs(contract, transaction)
+        calls = []
+        for data in inputs:
+            try:
+                function, arguments = contract.decode_function_input(data)
+            except (ValueError, Web3Exception, DecodingError):
+                continue
+            calls.append((str(function.fn_name), dict(arguments)))
+        return calls
+
+    def _inner_inputs(self, contract: Contract, transaction: str) -> list[Any]:
+        """Input of each call that a contract got from others and that was not undone."""
         try:
-            function, arguments = contract.decode_function_input(sent["input"])
-        except (ValueError, Web3Exception, DecodingError):
-            return None
-        return str(function.fn_name), dict(arguments)
+            response = self.w3.provider.make_request(
+                RPCEndpoint("debug_traceTransaction"), [transaction, {"tracer": "callTracer"}]
+            )
+        except (NotImplementedError, ValueError):
+            return []
+        frames, inputs = [response.get("result") or {}], []
+        while frames:
+            frame = frames.pop(0)
+            if frame.get("error"):
+                continue
+            frames += frame.get("calls", [])
+            if frame.get("type") == "CALL" and frame.get("to") == contract.address.lower():
+                inputs.append(frame["input"])
+        return inputs
 
     def _seal(self, block: int) -> bytes:
         """Hash of a block."""

@@ -76,8 +76,12 @@ def embedded_chain() -> Embedded:
     tester = EthereumTester(backend)
 
     def advance(seconds: int) -> None:
-        now = tester.get_block_by_number("latest")["timestamp"]
-        tester.time_travel(now + seconds)
+        now, earliest = (
+            tester.get_block_by_number(block)["timestamp"] for block in ("latest", "pending")
+        )
+        # The clock of the machine may have gone further than the last block; never travel back.
+        to = now + seconds
+        tester.time_travel(max(to, earliest + 1) if seconds > 0 else to)
         tester.mine_block()
 
     w3 = Web3(EthereumTesterProvider(tester))
