@@ -68,18 +68,17 @@ class Ends:
 
 def starts(market: Market, task: int, audit_round: int) -> list[bytes] | None:
     """State roots before the runs of a round; None until they are opened."""
-    events = market.events("StartsOpened", task)
-    found = [e.values["stateRoots"] for e in events if e.values["round"] == audit_round]
-    return [bytes(root) for root in found[-1]] if found else None
+    found = _openings(market, "StartsOpened", task, audit_round)
+    return [opening.state_root for opening in found] if found is not None else None
 
 
 def ends(market: Market, task: int, audit_round: int) -> Ends | None:
     """State roots after the runs of a round, and at the end of the log; None until then."""
-    events = market.events("EndsOpened", task)
-    found = [e.values for e in events if e.values["round"] == audit_round]
-    if not found:
+    values = _latest(market, "EndsOpened", task, audit_round)
+    if values is None:
         return None
-    return Ends([bytes(root) for root in found[-1]["stateRoots"]], bytes(found[-1]["finalRoot"]))
+    openings = [Opening.from_abi(found) for found in values["openings"]]
+    return Ends([opening.state_root for opening in openings], bytes(values["finalRoot"]))
 
 
 def final_root(market: Market, task: int) -> bytes | None:
@@ -89,29 +88,24 @@ def final_root(market: Market, task: int) -> bytes | None:
 
 
 def opened(market: Market, task: int, run: Run) -> tuple[Opening, Opening] | None:
-    """Openings of the start and the end of a drawn run, out of the solver's transactions.
-
-    None until both are opened, or if the solver had another contract call the market and the node
-    does not trace transactions: then what the solver publishes in the store has to do.
-    """
+    """Openings of the start and the end of a drawn run; None until both are on chain."""
     place = market.runs(task, run.round).index(run)
-    found = []
-    for event in ("StartsOpened", "EndsOpened"):
-        logs = [log for log in market.events(event, task) if log.values["round"] == run.round]
-        if not logs:
-            return None
-        roots = [bytes(root) for root in logs[-1].values["stateRoots"]]
-        calls = market.chain.calls_of(market.contracts.market, logs[-1].transaction)
-        shown = [
-            [Opening.from_abi(values) for values in arguments["openings"]]
-            for _, arguments in calls
-            if arguments.get("id") == task and "openings" in arguments
-        ]
-        of_event = [o for o in shown if [opening.state_root for opening in o] == roots]
-        if not of_event:
-            return None
-        found.append(of_event[-1][place])
-    return found[0], found[1]
+    before = _openings(market, "StartsOpened", task, run.round)
+    after = _openings(market, "EndsOpened", task, run.round)
+    if before is None or after is None:
+        return None
+    return before[place], after[place]
+
+
+def _openings(market: Market, event: str, task: int, audit_round: int) -> list[Opening] | None:
+    values = _latest(market, event, task, audit_round)
+    return [Opening.from_abi(found) for found in values["openings"]] if values else None
+
+
+def _latest(market: Market, event: str, task: int, audit_round: int) -> dict[str, Any] | None:
+    """Values of a round's latest event of this name."""
+    found = [e.values for e in market.events(event, task) if e.values["round"] == audit_round]
+    return found[-1] if found else None
 
 
 def seat_of(seats: Sequence[Seat], verifier: str, audit_round: int) -> int | None:

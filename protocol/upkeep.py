@@ -45,7 +45,10 @@ def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call 
             if late:
                 return _after_window(market, task, state)
         case Status.CONVICTED:
-            return ("punish", ()) if not state.open else _untold(market, task, state)
+            if state.open:
+                return _untold(market, task, state)
+            # Drawn verifiers have their time first.
+            return ("punish", ()) if now > state.deadline + audit else None
     return None
 
 

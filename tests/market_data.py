@@ -24,7 +24,7 @@ from tests.hand_built import Builder, expression
 from tests.market_chain import Done
 from tests.market_driver import STRANGER, Task
 
-SHAPES: Final = ((7, 100), (3, 5))  # three chunks, the last one shorter; and less than one
+SHAPES: Final = ((7, 100), (3, 5), (2, 128))  # chunks: three, the last shorter; a part; exactly one
 SEGMENTS: Final = 8
 
 

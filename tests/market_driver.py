@@ -245,6 +245,11 @@ class Task:
         done = self.call("challenge", target, bytes(32), sender=verifier)
         return int(done.event("DisputeOpened")["disputeId"])
 
+    def punish(self) -> Done:
+        """Shares out the stake once drawn verifiers have had their time."""
+        self.world.wait_beyond(self.state.deadline + self.spec.audit_window)
+        return self.call("punish")
+
     # Everybody honest.
 
     def _bid(self) -> None:

@@ -80,7 +80,7 @@ def test_convicting_an_attestor_slashes_it_alone_and_pays_forty_per_cent() -> No
             task.call("challenge", target, bytes(32), sender=honest)
     # The solver's own conviction comes on top and frees the other stakes.
     world.decide(task.challenge(honest), convicted=True)
-    task.call("punish")
+    task.punish()
     assert [world.slots(v) for v in (attestor, other, honest)] == [1, 2, 2]
     world.assert_solvent()
 
@@ -133,7 +133,7 @@ def test_convicting_the_solver_slashes_no_attestor() -> None:
     task = at(Status.WINDOW)
     world, drawn = task.world, task.drawn
     world.decide(task.whistle(RIVAL), convicted=True)
-    done = task.call("punish")
+    done = task.punish()
     assert done.all("VerifierSlashed") == []
     assert [world.slots(v) for v in drawn] == [2, 2]
     world.assert_solvent()
@@ -180,7 +180,7 @@ def test_a_game_with_an_attestor_counts_until_the_solvers_stake_is_shared_out(
     reward = VERIFIER_REWARD if convicted else 0
     assert world.free(WHISTLEBLOWER) == FUNDS + reward
     assert world.burned() == burned + (STAKE - reward if convicted else 0)
-    task.call("punish")
+    task.punish()
     assert world.slots(attestor) == 2 - convicted
     assert world.free(SUBMITTER) == FUNDS + task.spec.escrow + COMPENSATION - SPEC.verifier_fee
     assert world.free(SOLVER) == FUNDS - STAKED
@@ -211,7 +211,7 @@ def test_an_attestor_answers_only_for_the_runs_of_its_round() -> None:
     first_runs = task.all_runs
     task.reach(Status.WINDOW)
     late = task.drawn[0]
-    assert task.state.second
+    assert task.state.agreed
     assert task.seat(early) < 2 <= task.seat(late)
     runs: dict[int, list[tuple[int, int]]] = {task.seat(early): [], task.seat(late): []}
     for run in task.all_runs:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from eth_utils.crypto import keccak
 
 from protocol.task import NO_SEAT, Status, challenge_digest
 from tests.evm import CHAIN_ID
@@ -94,7 +95,7 @@ def test_a_copied_challenge_is_of_no_use_to_who_copies_it() -> None:
     world.decide(copied, convicted=True)
     world.decide(first, convicted=True)
     task.call("dropChallenge", RIVAL)
-    task.call("punish")
+    task.punish()
     free = [world.free(p) for p in (WHISTLEBLOWER, SYBIL, RIVAL)]
     assert free == [FUNDS + REWARD, FUNDS, FUNDS]
     world.assert_solvent()
@@ -193,7 +194,7 @@ def test_a_challenge_that_a_conviction_made_needless_gets_its_bond_back() -> Non
     task.call("dropChallenge", WHISTLEBLOWER)
     assert (world.free(WHISTLEBLOWER), world.burned()) == (FUNDS, burned)
     world.assert_solvent()
-    task.call("punish")
+    task.punish()
     world.assert_solvent()
 
 
@@ -218,7 +219,7 @@ def test_the_first_to_seal_is_rewarded_among_challengers_that_were_not_drawn() -
     first = task.tell_challenge(WHISTLEBLOWER, 0)
     world.decide(second, convicted=True)
     world.decide(first, convicted=True)
-    task.call("punish")
+    task.punish()
     assert (world.free(WHISTLEBLOWER), world.free(RIVAL)) == (FUNDS + REWARD, FUNDS)
     world.assert_solvent()
 
@@ -235,11 +236,68 @@ def test_conceding_to_a_sybil_first_does_not_take_the_honest_verifiers_reward(
         world.decide(dispute, convicted=True)
         assert task.state.status == Status.CONVICTED
         assert world.free(SYBIL) <= FUNDS  # its bond; the reward waits
-    task.call("punish")
+    task.punish()
     assert world.free(SYBIL) == FUNDS
     assert world.free(honest) == free + REWARD + SPEC.verifier_fee
     assert world.free(SOLVER) == FUNDS - STAKED
     world.assert_solvent()
+
+
+def test_conceding_to_a_sybil_before_anybody_reveals_does_not_take_the_reward_either() -> None:
+    task = at(Status.SEALING)
+    world, (honest, other) = task.world, task.drawn
+    lie = [keccak(root) for root in task.digests()]
+    task.seal(honest, lie)
+    task.seal(other, lie)
+    task.open_ends()
+    dispute = task.whistle(RIVAL)  # the solver's own
+    world.decide(dispute, convicted=True)
+    assert task.state.status == Status.CONVICTED
+    with world.refuses("TooEarly", task.id, task.state.deadline + task.spec.audit_window):
+        task.call("punish")
+    world.wait_until(task.state.deadline)
+    task.reveal(honest, lie)
+    with world.refuses("NotSealed", task.id, honest):
+        task.reveal(honest, lie)
+    world.wait()
+    with world.refuses("TooLate", task.id, task.state.deadline):
+        task.reveal(other, lie)
+    world.wait_until(task.state.deadline + task.spec.audit_window)
+    first = task.challenge(honest)
+    world.decide(first, convicted=True)
+    task.punish()
+    fee = task.spec.verifier_fee
+    assert world.free(honest) == FUNDS - 2 * STAKE + REWARD + fee
+    assert (world.free(RIVAL), world.slots(other)) == (FUNDS, 2)
+    world.assert_solvent()
+
+
+def test_priority_after_a_conviction_ends_in_time() -> None:
+    task = cheated()
+    world, honest = task.world, task.drawn[-1]
+    world.decide(task.whistle(RIVAL), convicted=True)
+    end = task.state.deadline + task.spec.audit_window
+    world.wait_beyond(end)
+    with world.refuses("TooLate", task.id, end):
+        task.challenge(honest)
+    task.punish()
+    assert world.free(RIVAL) == FUNDS + REWARD
+    world.assert_solvent()
+
+
+def test_nothing_is_revealed_to_an_audit_whose_ends_are_not_open() -> None:
+    task = at(Status.REVEALING, second_audit=255)
+    world = task.world
+    task.seal_challenge(RIVAL, 0)
+    for verifier in task.drawn:
+        task.reveal(verifier)
+    task.draw()
+    task.open_starts()
+    for verifier in task.drawn:
+        task.seal(verifier)
+    world.decide(task.tell_challenge(RIVAL, 0), convicted=True)
+    with world.refuses("WrongStatus", task.id, Status.CONVICTED):
+        task.reveal(task.drawn[0])
 
 
 def test_a_challenger_that_does_not_win_its_own_game_is_not_rewarded() -> None:
@@ -249,7 +307,7 @@ def test_a_challenger_that_does_not_win_its_own_game_is_not_rewarded() -> None:
     first, second = task.challenge(honest), task.whistle(WHISTLEBLOWER)
     world.decide(second, convicted=True)
     world.decide(first, convicted=False)
-    task.call("punish")
+    task.punish()
     assert world.free(WHISTLEBLOWER) == FUNDS + REWARD
     assert world.free(honest) == free + SPEC.verifier_fee  # its bond is back: the solver did lie
     world.assert_solvent()
@@ -269,7 +327,7 @@ def test_a_rank_is_kept_while_a_second_audit_runs() -> None:
     world.assert_solvent()
     world.decide(late, convicted=True)
     world.decide(early, convicted=True)
-    task.call("punish")
+    task.punish()
     assert (world.free(WHISTLEBLOWER), world.free(RIVAL)) == (FUNDS + REWARD, FUNDS)
     assert all(world.slots(v) == 2 for v in VERIFIERS)
     world.assert_solvent()
@@ -301,7 +359,7 @@ def test_filling_all_places_costs_far_more_than_a_stake_and_shuts_no_drawn_verif
         world.decide(i, convicted=False)
     assert task.state.forfeited == locked // 2
     world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
     assert world.free(honest) == free + REWARD + SPEC.verifier_fee
     world.assert_solvent()

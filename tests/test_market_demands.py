@@ -51,8 +51,8 @@ def in_window(**changes: Any) -> Task:
 def test_anybody_may_demand_any_chunk_of_any_checkpoint_in_the_challenge_window() -> None:
     task = in_window()
     world, mark = task.world, task.world.evm.mark()
-    everything = [(leaf, t, c) for leaf in (0, 3, 8) for t in (0, 1) for c in range(chunks(t))]
-    assert len(everything) == 12
+    everything = [(leaf, t, c) for leaf in (0, 3, 8) for t in (0, 1, 2) for c in range(chunks(t))]
+    assert len(everything) == 15
     for leaf, tensor, chunk in everything:
         world.evm.back(mark)
         deadline = task.state.deadline
@@ -133,13 +133,13 @@ def test_a_sealed_verifier_may_demand_the_last_state_alone_before_it_reveals() -
 def test_a_demand_for_what_does_not_exist_is_refused() -> None:
     task = in_window()
     world = task.world
-    for leaf, tensor, chunk in ((9, 0, 0), (2**32 - 1, 0, 0), (0, 0, 3), (0, 1, 1)):
+    for leaf, tensor, chunk in ((9, 0, 0), (2**32 - 1, 0, 0), (0, 0, 3), (0, 1, 1), (0, 2, 1)):
         with world.refuses("NothingToDemand", task.id, leaf, tensor, chunk):
             demand(task, WHISTLEBLOWER, leaf, tensor, chunk)
     node, proof = output(task, 0)
     other, other_proof = output(task, 1)
     for tensor, part, siblings in (
-        (2, other, other_proof),
+        (3, other, other_proof),
         (2**32 - 1, other, other_proof),
         (1, node, proof),
         (0, other, proof),
@@ -236,7 +236,7 @@ def test_a_late_answer_is_refused_and_silence_costs_the_whole_stake() -> None:
     assert (task.state.status, task.state.open) == (Status.CONVICTED, 0)
     assert world.market.view("recordOf", SOLVER)[1] == 1
     world.assert_solvent()
-    done = task.call("punish")
+    done = task.punish()
     assert done.event("SolverSlashed")["reason"] == label("default")
     assert world.free(SOLVER) == FUNDS - STAKED
     assert world.free(SUBMITTER) == free + task.spec.escrow + COMPENSATION
@@ -254,7 +254,7 @@ def test_nothing_settles_while_a_demand_is_open() -> None:
         with world.refuses("StillOpen", task.id, 1):
             task.call(function)
     unanswered(task, 1)
-    task.call("punish")
+    task.punish()
     world.assert_solvent()
 
 
@@ -268,7 +268,7 @@ def test_a_conviction_by_silence_shares_the_stake_with_who_won_a_dispute() -> No
     with world.refuses("StillOpen", task.id, 1):
         task.call("punish")
     world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.free(RIVAL) == FUNDS + REWARD
     world.assert_solvent()
 
@@ -291,7 +291,7 @@ def test_a_demand_on_a_task_that_has_ended_goes_back(how: str) -> None:
     assert world.market.view("recordOf", SOLVER)[1] == 0
     world.assert_solvent()
     if how == "convicted":
-        task.call("punish")
+        task.punish()
         world.assert_solvent()
 
 
@@ -364,7 +364,7 @@ def test_ransom_a_final_state_that_is_withheld_from_verifiers_can_be_demanded() 
     demand(task, asker, 8, 0, 2, seat=task.seat(asker))
     world.wait_beyond(world.market.view("demands", 1)[6])
     unanswered(task, 1)
-    task.call("punish")
+    task.punish()
     assert world.free(SOLVER) == FUNDS - STAKED
     assert all(world.slots(v) == 2 for v in VERIFIERS)
     world.assert_solvent()
@@ -381,6 +381,6 @@ def test_withheld_starts_can_be_demanded_and_cost_the_stake() -> None:
     assert (task.state.status, task.state.open) == (Status.COMMITTED, 1)
     world.wait(SPEC.audit_window + 1)
     unanswered(task, 1)
-    task.call("punish")
+    task.punish()
     assert world.free(SOLVER) == FUNDS - STAKED
     world.assert_solvent()

@@ -184,7 +184,7 @@ def test_a_conviction_pays_challenger_and_submitter_and_burns_the_rest() -> None
     burned = world.burned()
     world.decide(task.challenge(honest), convicted=True)
     assert (task.state.status, world.burned()) == (Status.CONVICTED, burned)
-    done = task.call("punish")
+    done = task.punish()
     event = done.event("SolverSlashed")
     assert (raw(event["solver"]), event["amount"]) == (SOLVER, STAKED)
     assert event["reason"] == done.event("TaskEnded")["reason"] == label("convicted")
@@ -211,7 +211,7 @@ def test_a_stake_that_does_not_divide_is_paid_out_to_the_last_wei() -> None:
     world = task.world
     burned, free = world.burned(), world.free(SUBMITTER)
     world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.free(WHISTLEBLOWER) == FUNDS + 40
     assert world.free(SUBMITTER) == free + task.spec.escrow + 20
     assert world.burned() == burned + 41
@@ -228,7 +228,7 @@ def test_a_verifier_that_never_sealed_is_slashed_also_when_the_solver_is_convict
     done = task.open_ends()
     assert raw(done.event("VerifierSlashed")["verifier"]) == silent
     world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.burned() == burned + STAKE + BURNED
     assert [world.slots(v) for v in (first, second, silent)] == [2, 2, 1]
     world.assert_solvent()
@@ -242,7 +242,7 @@ def test_slashing_oneself_through_other_accounts_loses_money() -> None:
     before = sum(world.free(p) for p in gang)
     held = STAKED + task.spec.escrow
     world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
-    task.call("punish")
+    task.punish()
     assert sum(world.free(p) for p in gang) == before + held - BURNED
     assert BURNED == STAKED * 40 // 100
 
@@ -267,7 +267,7 @@ def test_a_false_flag_shields_nobody_and_its_bond_burns_with_the_stake() -> None
     world.decide(task.whistle(SYBIL), convicted=False)  # claims the truth, loses on purpose
     burned = world.burned()
     world.decide(task.challenge(honest), convicted=True)
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
     assert world.burned() == burned + BOND - BOND // 2 + BURNED
     assert world.free(SOLVER) == FUNDS - STAKED
@@ -287,7 +287,7 @@ def test_other_bonds_come_back_after_a_conviction_however_their_games_end(
     world.decide(other, convicted=convicted)
     assert world.free(WHISTLEBLOWER) == FUNDS
     assert (world.burned(), task.state.forfeited) == (burned, 0)
-    task.call("punish")
+    task.punish()
     assert world.free(WHISTLEBLOWER) == FUNDS
     world.assert_solvent()
 
@@ -309,13 +309,13 @@ def test_the_stake_is_shared_out_only_when_nothing_is_open() -> None:
             task.call("punish")
         close()
         world.assert_solvent()
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
 
 
 def test_nothing_new_begins_once_the_solver_is_convicted() -> None:
     task = cheated()
-    world, honest = task.world, task.drawn[-1]
+    world = task.world
     task.seal_challenge(RIVAL, 1)
     world.wait()
     world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
@@ -325,7 +325,6 @@ def test_nothing_new_begins_once_the_solver_is_convicted() -> None:
         "defaulted": lambda: task.call("defaulted"),
         "sealChallenge": lambda: task.seal_challenge(SYBIL, 0),
         "challenge": lambda: task.tell_challenge(RIVAL, 1),
-        "challenge, drawn": lambda: task.challenge(honest),
         "demand": lambda: task.call("demand", 0, 0, 0, 0, b"", []),
         "append": lambda: task.append(9),
     }
@@ -341,7 +340,7 @@ def test_a_solver_that_defaults_while_disputes_are_open_is_punished_after_them()
     dispute = task.whistle(WHISTLEBLOWER)
     for verifier in task.drawn:
         task.reveal(verifier)
-    assert (task.state.status, task.state.second) == (Status.COMMITTED, True)
+    assert (task.state.status, task.state.agreed) == (Status.COMMITTED, 1)
     task.draw()
     world.wait_beyond(task.state.deadline)
     task.call("defaulted")
@@ -350,7 +349,7 @@ def test_a_solver_that_defaults_while_disputes_are_open_is_punished_after_them()
         task.call("punish")
     free, burned = world.free(SUBMITTER), world.burned()
     world.decide(dispute, convicted=True)
-    done = task.call("punish")
+    done = task.punish()
     assert done.event("TaskEnded")["reason"] == label("convicted")
     assert world.free(WHISTLEBLOWER) == FUNDS + REWARD
     assert world.free(SUBMITTER) == free + task.spec.escrow + COMPENSATION

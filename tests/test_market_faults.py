@@ -205,7 +205,7 @@ def test_a_convicted_solver_cannot_be_saved_by_a_fault() -> None:
     with world.refuses("WrongStatus", task.id, Status.CONVICTED):
         void(task, index, nodes)
     world.decide(second, convicted=False)
-    task.call("punish")
+    task.punish()
     with world.refuses("WrongStatus", task.id, Status.SLASHED):
         void(task, index, nodes)
     assert world.free(SOLVER) == FUNDS - SPEC.solver_stake

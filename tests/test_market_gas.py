@@ -114,7 +114,7 @@ def test_gas_of_disputes(gas_snapshot: Check) -> None:
     gas_snapshot("Market.onVerdict, attestor", world.decide(against, convicted=True).gas)
     gas_snapshot("Market.onVerdict, convicted", world.decide(dispute, convicted=True).gas)
     task.call("dropChallenge", WHISTLEBLOWER)
-    task.call("punish")
+    task.punish()
     check(gas_snapshot, task, "sealChallenge", "challenge", "dropChallenge", "punish")
 
 

@@ -188,7 +188,7 @@ def test_a_conviction_in_a_later_window_leaves_what_was_paid_and_takes_the_stake
     with world.refuses("StillOpen", task.id, 1):
         task.call("settle")
     world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
     assert world.free(SOLVER) == solver == FUNDS - SPEC.solver_stake + share(3)
     compensation = SPEC.solver_stake // 5
@@ -203,7 +203,7 @@ def test_a_segment_of_a_window_that_was_paid_may_still_be_disputed_in_a_later_on
     task = in_second_window().reach(Status.WINDOW)
     dispute = task.whistle(WHISTLEBLOWER, 1)
     task.world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
     task.world.assert_solvent()
 

@@ -323,6 +323,6 @@ def test_no_solver_escapes_a_dispute_by_an_audit_that_fails() -> None:
     with world.refuses("StillOpen", task.id, 1):
         task.call("redraw")
     world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.free(SOLVER) == FUNDS - SPEC.solver_stake
     world.assert_solvent()

@@ -240,7 +240,7 @@ def test_collusion_two_that_attest_a_lie_are_found_by_the_second_audit() -> None
     assert task.state.status == Status.WINDOW  # and no third audit
     dispute = task.challenge(witness)
     task.world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert task.state.status == Status.SLASHED
     task.world.assert_solvent()
 

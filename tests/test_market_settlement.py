@@ -247,7 +247,7 @@ def test_two_that_collude_are_caught_by_the_second_audit() -> None:
     for verifier in honest:
         task.reveal(verifier)
     world.decide(task.challenge(honest[0]), convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.free(SOLVER) == FUNDS - SPEC.solver_stake
     assert all(world.slots(v) == 2 for v in honest)
     world.assert_solvent()

@@ -106,7 +106,7 @@ def test_a_conviction_burns_tokens_for_good() -> None:
     dispute = task.whistle(WHISTLEBLOWER, 2)
     world.assert_solvent()
     world.decide(dispute, convicted=True)
-    task.call("punish")
+    task.punish()
     assert world.free(WHISTLEBLOWER) == FUNDS + SPEC.solver_stake * 2 // 5
     assert world.free(BURN_ADDRESS) == SPEC.solver_stake * 2 // 5
     world.assert_solvent()

@@ -172,11 +172,19 @@ def disputes(world: World) -> None:
     task.call("dropChallenge", RIVAL)
     world.decide(won, convicted=True)
     task.call("dropChallenge", STRANGER)
-    task.call("punish")
+    task.punish()
     task = task_at(world, Status.SEALING)
     agree(task, liars=1)
     task.reveal(task.drawn[0], [LIE] * len(task.runs))
     task.reveal(task.drawn[1])
+    task.challenge(task.drawn[0])
+
+
+def priority_after_a_conviction(world: World) -> None:
+    task = task_at(world, Status.SEALING)
+    agree(task, liars=1)
+    world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
+    task.reveal(task.drawn[0], [LIE] * len(task.runs))
     task.challenge(task.drawn[0])
 
 
@@ -238,6 +246,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     nobody_to_draw,
     second_audits,
     disputes,
+    priority_after_a_conviction,
     defaults_under_dispute,
     demands,
 )

@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
 from bitcourt.keys import development_account
-from protocol.chain.client import Account, Chain, new_account
-from protocol.chain.deployment import Deployment, deploy
+from protocol.chain.client import Chain, new_account
+from protocol.chain.deployment import Deployment
 from protocol.market import Market
 from protocol.task import Status
 from scripts.toolchain import TOOLCHAIN
@@ -247,39 +246,3 @@ def test_the_script_stages_a_scenario_on_a_served_chain(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["status"] == "Slashed"
     assert set(result["paid_wei"]) == {"submitter"}
-
-
-@pytest.mark.skipif(not ANVIL.exists(), reason="`make test` installs anvil")
-def test_what_a_solver_opens_through_another_contract_is_found(tmp_path: Path) -> None:
-    with anvil_chain(tmp_path) as url:
-        chain, account = Chain.connect(url), development_account(0)
-        market = Market(chain, deploy(chain, account), account)
-        call = market.contracts.market.encode_abi("setAsk", [1, 2, 3, 4])
-        # A contract that calls the address in the first word of its input with the rest.
-        runtime = bytes.fromhex("602036038060206000376000600082600060006000355af100")
-        init = bytes.fromhex("6019600c60003960196000f3") + runtime
-        forwarder = send(chain, account, {"data": init})["contractAddress"]
-        data = bytes.fromhex(market.deployment.market[2:]).rjust(32, b"\0") + bytes.fromhex(
-            call[2:]
-        )
-        receipt = send(chain, account, {"to": forwarder, "data": data})
-        found = chain.calls_of(market.contracts.market, receipt["transactionHash"].to_0x_hex())
-        assert [name for name, _ in found] == ["setAsk"]
-        assert market.record(forwarder).capacity == 2
-
-
-def send(chain: Chain, account: Account, fields: dict[str, Any]) -> Any:
-    """Signs and sends a raw transaction; its receipt."""
-    eth = chain.w3.eth
-    transaction = {
-        "chainId": chain.chain_id,
-        "nonce": eth.get_transaction_count(account.address),
-        "gas": 500_000,
-        "gasPrice": 10**10,
-        "value": 0,
-        **fields,
-    }
-    signed = account.sign_transaction(transaction)
-    receipt = eth.wait_for_transaction_receipt(eth.send_raw_transaction(signed.raw_transaction))
-    assert receipt["status"] == 1
-    return receipt

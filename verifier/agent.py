@@ -94,6 +94,7 @@ class Verifier(Agent):
             Status.SEALING: self.seal,
             Status.REVEALING: self.reveal,
             Status.WINDOW: self.challenge,
+            Status.CONVICTED: self.come_first,
         }
 
     def seal(self, duty: Duty) -> bool:
@@ -164,13 +165,20 @@ class Verifier(Agent):
     def challenge(self, duty: Duty) -> bool:
         """Opens a dispute over the first run with another end than this verifier's."""
         opened = audit.ends(self.market, duty.task, duty.round)
-        if duty.seat != SeatState.MISMATCHED or self._late(duty) or opened is None:
+        late = self.market.chain.now > self._priority_end(duty)
+        if duty.seat != SeatState.MISMATCHED or late or opened is None:
             return False
         for run, theirs, own in zip(duty.runs, opened.roots, self.digests(duty), strict=True):
             if theirs != own:
                 self._challenge(duty, run)
                 return True
         return False
+
+    def come_first(self, duty: Duty) -> bool:
+        """After a conviction by somebody else: the reward is a drawn verifier's, if its differs."""
+        if duty.seat == SeatState.SEALED:
+            return self.reveal(duty)
+        return self.challenge(duty)
 
     def _challenge(self, duty: Duty, run: Run) -> None:
         shown = audit.opened(self.market, duty.task, run)
@@ -212,6 +220,12 @@ class Verifier(Agent):
         if found is None:
             raise ArtifactError(f"the starts of task {duty.task} are not opened yet")
         return found
+
+    def _priority_end(self, duty: Duty) -> int:
+        """Until when this verifier may challenge before all others."""
+        if duty.state.status != Status.CONVICTED:
+            return duty.state.deadline
+        return duty.state.deadline + self.market.posted(duty.task).spec.audit_window
 
     def _late(self, duty: Duty) -> bool:
         return self.market.chain.now > duty.state.deadline

@@ -70,9 +70,9 @@ class CopyingVerifier(Verifier):
             return False
         market = self.market
         for event in market.events("Sealed", duty.task):
-            for _, arguments in market.chain.calls_of(market.contracts.market, event.transaction):
-                market.send("seal", duty.task, duty.index, arguments["digest"])
-                return True
+            _, arguments = market.chain.call_of(market.contracts.market, event.transaction)
+            market.send("seal", duty.task, duty.index, arguments["digest"])
+            return True
         return False
 
     def reveal(self, duty: Duty) -> bool:

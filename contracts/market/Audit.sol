@@ -19,15 +19,15 @@ abstract contract Audit is TaskBook {
     event Drawn(
         uint256 indexed id, uint256 round, uint256 firstSeat, address[] verifiers, Run[] runs, uint256 deadline
     );
-    event StartsOpened(uint256 indexed id, uint256 round, bytes32[] stateRoots, uint256 deadline);
+    /// @dev INVARIANT: whoever is drawn finds all that a challenge needs in the events, also if the solver hides
+    /// behind a contract of its own.
+    event StartsOpened(uint256 indexed id, uint256 round, Opening[] openings, uint256 deadline);
     event Sealed(uint256 indexed id, address indexed verifier);
     event Unavailable(uint256 indexed id, address indexed verifier);
     event EndsOpened(
-        uint256 indexed id, uint256 round, bytes32[] stateRoots, bytes32 finalRoot, uint256 deadline
+        uint256 indexed id, uint256 round, Opening[] openings, bytes32 finalRoot, uint256 deadline
     );
-    event Revealed(
-        uint256 indexed id, address indexed verifier, bytes32[] stateRoots, bool attested, bytes32 receipt
-    );
+    event Revealed(uint256 indexed id, address indexed verifier, bool attested, bytes32 receipt);
 
     /// @notice Draws verifiers and segments from the hash of the draw block. If that hash is no
     /// longer on chain, the draw moves to a later block with one segment more; drawing in time is
@@ -72,17 +72,17 @@ abstract contract Audit is TaskBook {
             return new Run[](0);
         }
         task.status = sealedSeats == 0 ? Status.Starting : Status.Sealing;
-        task.demands = 0;
+        if (task.demands != 0) task.demands = 0;
         task.deadline = uint40(block.timestamp) + spec.auditWindow;
         emit Drawn(id, task.round, firstSeat, drawn, runs, task.deadline);
-        if (sealedSeats == 0 && openings.length != 0) _openStarts(id, task, spec, openings);
+        if (sealedSeats == 0 && openings.length != 0) _openStarts(id, task, spec, runs, openings);
     }
 
     /// @notice The solver opens the checkpoint before each run.
     function openStarts(uint256 id, TaskSpec calldata spec, Opening[] calldata openings) external {
         Task storage task = _taskIn(id, spec, Status.Starting);
         _requireEarly(id, task.deadline);
-        _openStarts(id, task, spec, openings);
+        _openStarts(id, task, spec, _currentRuns(id, task), openings);
     }
 
     /// @notice What a verifier seals: its digests bound to chain, contract, task, round and sender.
@@ -122,18 +122,19 @@ abstract contract Audit is TaskBook {
         _requireEarly(id, uint256(task.deadline) + spec.auditWindow);
         // INVARIANT: no end is opened while a drawn verifier may still seal.
         if (_countSeats(id, task, SeatState.Sealed) < QUORUM || !_sealingOver(id, task)) revert SealNotOver(id);
-        _slashIdle(id, task, false);
-        bytes32[] memory roots = _openRuns(id, task, openings, true);
+        if (block.timestamp > task.deadline) _slashIdle(id, task, false);
+        bytes32[] memory roots = _openRuns(id, task, _currentRuns(id, task), openings, true);
         bytes32 finalRoot = _checkOpening(id, task, task.logSize - 1, last);
         task.endsHash = keccak256(abi.encode(roots));
         task.status = Status.Revealing;
-        task.demands = 0;
+        if (task.demands != 0) task.demands = 0;
         task.deadline = uint40(block.timestamp) + spec.auditWindow;
-        emit EndsOpened(id, task.round, roots, finalRoot, task.deadline);
+        emit EndsOpened(id, task.round, openings, finalRoot, task.deadline);
     }
 
     /// @notice A verifier reveals its digests: equal to the solver's, it attests; else it should
-    /// open a dispute. The last reveal ends the round.
+    /// open a dispute. The last reveal ends the round. Also in time after somebody else has won a dispute: a
+    /// solver that quickly loses to itself must not come before who was drawn.
     /// @param receipt Root over the chunks of the log's last state, each salted for this verifier
     /// (`protocol/commitments.py`): who has the whole model can compute it, and nobody can copy
     /// another's. Zero if the verifier could not get the model: then it leaves its seat unpaid.
@@ -145,7 +146,9 @@ abstract contract Audit is TaskBook {
         bytes32[] calldata stateRoots,
         bytes32 receipt
     ) external {
-        Task storage task = _taskIn(id, spec, Status.Revealing);
+        Task storage task = _taskOf(id, spec);
+        bool convicted = task.status == Status.Convicted && task.endsHash != 0;
+        if (task.status != Status.Revealing && !convicted) revert WrongStatus(id, task.status);
         _requireEarly(id, task.deadline);
         Seat storage seat = _seatOf(id, task, index);
         if (seat.state != SeatState.Sealed || seat.round != task.round) revert NotSealed(id, msg.sender);
@@ -158,9 +161,9 @@ abstract contract Audit is TaskBook {
             _leaveSeat(id, seat);
         } else {
             seat.state = equal ? SeatState.Attested : SeatState.Mismatched;
-            emit Revealed(id, msg.sender, stateRoots, equal, receipt);
+            emit Revealed(id, msg.sender, equal, receipt);
         }
-        if (_countSeats(id, task, SeatState.Sealed) == 0) _endRound(id, task, spec);
+        if (!convicted && _countSeats(id, task, SeatState.Sealed) == 0) _endRound(id, task, spec);
     }
 
     /// @notice Ends the round when the time for revealing is over.
@@ -170,12 +173,18 @@ abstract contract Audit is TaskBook {
         _endRound(id, task, spec);
     }
 
-    function _openStarts(uint256 id, Task storage task, TaskSpec calldata spec, Opening[] calldata openings) private {
+    function _openStarts(
+        uint256 id,
+        Task storage task,
+        TaskSpec calldata spec,
+        Run[] memory runs,
+        Opening[] calldata openings
+    ) private {
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
-        bytes32[] memory roots = _openRuns(id, task, openings, false);
+        _openRuns(id, task, runs, openings, false);
         task.status = Status.Sealing;
         task.deadline = uint40(block.timestamp) + spec.auditWindow;
-        emit StartsOpened(id, task.round, roots, task.deadline);
+        emit StartsOpened(id, task.round, openings, task.deadline);
     }
 
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether
@@ -217,12 +226,11 @@ abstract contract Audit is TaskBook {
     }
 
     /// @dev Checks the openings of the starts or the ends of the current runs.
-    function _openRuns(uint256 id, Task storage task, Opening[] calldata openings, bool ends)
+    function _openRuns(uint256 id, Task storage task, Run[] memory runs, Opening[] calldata openings, bool ends)
         private
         view
         returns (bytes32[] memory roots)
     {
-        Run[] memory runs = _currentRuns(id, task);
         if (openings.length != runs.length) revert WrongCount(openings.length, runs.length);
         roots = new bytes32[](runs.length);
         for (uint256 i = 0; i < runs.length; ++i) {

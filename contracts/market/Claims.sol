@@ -55,7 +55,7 @@ abstract contract Claims is MarketBase, IArbiter {
         Task storage task = _taskOf(id, spec);
         (uint96 bond, uint64 rank) = target.ownSeat == NO_SEAT
             ? _unsealChallenge(id, task, spec, target, nonce)
-            : _usePriority(id, task, target.ownSeat, spec.bond);
+            : _usePriority(id, task, spec, target.ownSeat);
         address defendant =
             target.attestor == NO_SEAT ? task.solver : _attestor(id, task, target);
         Context memory context = _context(id, task, spec, target);
@@ -113,6 +113,11 @@ abstract contract Claims is MarketBase, IArbiter {
         _requireEarly(id, task.deadline);
     }
 
+    /// @dev Until then drawn verifiers may still take their priority after a conviction.
+    function _priorityEnd(Task storage task, TaskSpec calldata spec) internal view returns (uint256) {
+        return uint256(task.deadline) + spec.auditWindow;
+    }
+
     /// @dev INVARIANT: the reward follows priority, not the order of finishing, so that a solver
     /// cannot save it by a quick defeat against itself.
     function _claim(uint256 id, Task storage task, Dispute memory dispute) private {
@@ -135,17 +140,18 @@ abstract contract Claims is MarketBase, IArbiter {
         emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
     }
 
-    function _usePriority(uint256 id, Task storage task, uint8 ownSeat, uint96 bond)
+    function _usePriority(uint256 id, Task storage task, TaskSpec calldata spec, uint8 ownSeat)
         private
-        returns (uint96, uint64)
+        returns (uint96 bond, uint64 rank)
     {
-        _requireChallengeable(id, task);
+        if (task.status == Status.Convicted) _requireEarly(id, _priorityEnd(task, spec));
+        else _requireChallengeable(id, task);
         Seat storage seat = _seatOf(id, task, ownSeat);
         if (seat.state != SeatState.Mismatched) revert AlreadyChallenged(id, msg.sender);
         seat.state = SeatState.Disputing;
+        (bond, rank) = (spec.bond, ++_ranks);
         _lock(msg.sender, bond);
         ++task.open;
-        return (bond, ++_ranks);
     }
 
     /// @dev Who was not drawn challenges single segments, or the run that an attestor answers for. One audit

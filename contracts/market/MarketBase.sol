@@ -209,7 +209,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
 
     function _openWindow(uint256 id, Task storage task, uint32 challengeWindow) internal {
         task.status = Status.Window;
-        task.demands = 0;
+        if (task.demands != 0) task.demands = 0;
         task.deadline = uint40(block.timestamp) + challengeWindow;
         emit WindowOpened(id, task.deadline);
     }

@@ -71,10 +71,13 @@ contract Remedies is DataDemands, Runs {
         if (task.open == 0) _punish(id, task, spec, status != Status.Training);
     }
 
-    /// @notice Shares out the stake of a convicted solver once nothing is open any more.
+    /// @notice Shares out the stake of a convicted solver once nothing is open any more, and drawn verifiers
+    /// have had their time.
     function punish(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Convicted);
         _requireNothingOpen(id, task);
+        // INVARIANT: nobody is rewarded before all who come first have had their time.
+        _requireOver(id, _priorityEnd(task, spec));
         _punish(id, task, spec, true);
     }
 

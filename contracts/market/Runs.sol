@@ -64,15 +64,19 @@ abstract contract Runs is MarketBase {
         returns (Run[] memory runs)
     {
         (uint256 first, uint8 round) = (task.firstRun, task.round);
-        uint256 end = first;
+        runs = new Run[](count);
+        uint256 n = 0;
         for (uint256 i = 0; i < count;) {
             uint256 length = 1;
             while (i + length < count && drawn[i + length] == drawn[i] + length) ++length;
-            _runs[id][end++] = uint64(drawn[i] | length << 32 | uint256(round) << 40);
+            _runs[id][first + n] = uint64(drawn[i] | length << 32 | uint256(round) << 40);
+            runs[n++] = Run(uint32(drawn[i]), uint8(length), round);
             i += length;
         }
-        task.runs = uint8(end);
-        return _currentRuns(id, task);
+        task.runs = uint8(first + n);
+        assembly ("memory-safe") {
+            mstore(runs, n)
+        }
     }
 
     /// @dev Remembers what this round has audited, and keeps its runs for those who attest them. INVARIANT: a
@@ -84,5 +88,6 @@ abstract contract Runs is MarketBase {
             for (uint256 j = 0; j < runs[i].count; ++j) _audited[id][runs[i].first + j] = true;
         }
         task.firstRun = task.runs;
+        task.endsHash = 0; // nothing more can be revealed
     }
 }

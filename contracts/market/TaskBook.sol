@@ -21,8 +21,7 @@ abstract contract TaskBook is Runs {
     /// @notice Posts a task and escrows `escrowOf(spec)`: what is sent, else from the free balance.
     /// @param artifacts URL of the store that serves program, state and data by root.
     function post(TaskSpec calldata spec, string calldata artifacts) external payable returns (uint256 id) {
-        _checkSpec(spec);
-        _pay(escrowOf(spec));
+        _pay(_checkSpec(spec));
         id = ++taskCount;
         Task storage task = _tasks[id];
         task.specHash = _hash(spec);
@@ -58,8 +57,9 @@ abstract contract TaskBook is Runs {
         }
         task.logSize = uint24(size);
         task.logRoot = root;
-        emit LogAppended(id, size, root);
-        if (size == complete) {
+        if (size < complete) {
+            emit LogAppended(id, size, root);
+        } else {
             task.committedBlock = uint32(block.number);
             task.pool = uint32(verifiers.length);
             ++task.round;
@@ -67,7 +67,8 @@ abstract contract TaskBook is Runs {
         }
     }
 
-    function _checkSpec(TaskSpec calldata spec) private view {
+    /// @return escrow what the terms cost the submitter
+    function _checkSpec(TaskSpec calldata spec) private view returns (uint256 escrow) {
         if (spec.submitter != msg.sender) revert InvalidSpec("submitter");
         if (spec.solver == msg.sender) revert InvalidSpec("solver");
         if (spec.steps == 0 || spec.steps > type(uint32).max) revert InvalidSpec("steps");
@@ -85,7 +86,8 @@ abstract contract TaskBook is Runs {
         if (spec.samples == 0 || spec.samples > MAX_SAMPLES || spec.samples > segments) {
             revert InvalidSpec("samples");
         }
-        if (spec.budget == 0 || escrowOf(spec) > type(uint96).max) revert InvalidSpec("budget");
+        escrow = escrowOf(spec);
+        if (spec.budget == 0 || escrow > type(uint96).max) revert InvalidSpec("budget");
         if (spec.solverStake == 0 || spec.bond == 0) revert InvalidSpec("stakes");
         uint32[5] memory windows =
             [spec.bidWindow, spec.trainWindow, spec.auditWindow, spec.challengeWindow, spec.disputeClock];

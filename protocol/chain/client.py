@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import requests
 from eth_abi import abi as eth_abi
-from eth_abi.exceptions import DecodingError
 from eth_account import Account as EthAccount
 from eth_account.signers.local import LocalAccount
 from eth_tester.exceptions import TransactionFailed
@@ -304,41 +303,12 @@ class Chain:
                 self._known[key] = known
         return list(known.events)
 
-    def calls_of(self, contract: Contract, transaction: str) -> list[tuple[str, dict[str, Any]]]:
-        """Functions and arguments that a transaction called a contract with.
-
-        Calls by other contracts are found only if the node has `debug_traceTransaction`.
-        """
+    def call_of(self, contract: Contract, transaction: str) -> tuple[str, dict[str, Any]]:
+        """Function and arguments of a transaction that was sent to a contract itself."""
         with _explained(f"reading transaction {transaction}"):
             sent: Any = self.w3.eth.get_transaction(HexStr(transaction))
-            inputs = [sent["input"]] if sent.get("to") == contract.address else []
-            inputs = inputs or self._inner_inputs(contract, transaction)
-        calls = []
-        for data in inputs:
-            try:
-                function, arguments = contract.decode_function_input(data)
-            except (ValueError, Web3Exception, DecodingError):
-                continue
-            calls.append((str(function.fn_name), dict(arguments)))
-        return calls
-
-    def _inner_inputs(self, contract: Contract, transaction: str) -> list[Any]:
-        """Input of each call that a contract got from others and that was not undone."""
-        try:
-            response = self.w3.provider.make_request(
-                RPCEndpoint("debug_traceTransaction"), [transaction, {"tracer": "callTracer"}]
-            )
-        except (NotImplementedError, ValueError):
-            return []
-        frames, inputs = [response.get("result") or {}], []
-        while frames:
-            frame = frames.pop(0)
-            if frame.get("error"):
-                continue
-            frames += frame.get("calls", [])
-            if frame.get("type") == "CALL" and frame.get("to") == contract.address.lower():
-                inputs.append(frame["input"])
-        return inputs
+            function, arguments = contract.decode_function_input(sent["input"])
+            return str(function.fn_name), dict(arguments)
 
     def _seal(self, block: int) -> bytes:
         """Hash of a block."""
