@@ -135,13 +135,13 @@ def _check_counts(n_nodes: int, n_state: int, n_const: int, n_data: int) -> None
             raise ProgramError(f"{what} {count} is not in 0..{MAX_TENSORS}")
 
 
-_JSON_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+JSON_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 def _read_names(blob: bytes) -> tuple[dict[str, int], tuple[str, ...]]:
     # Deep nesting overflows the C stack of the JSON parser where a library has raised Python's
     # recursion limit, as py-evm does. What is looked for nests two deep, with three openings.
-    if len(re.findall(rb"[\[{]", _JSON_STRING.sub(b"", blob))) > 3:
+    if len(re.findall(rb"[\[{]", JSON_STRING.sub(b"", blob))) > 3:
         raise ProgramError('the names of the program file are not {"nodes": .., "state": ..}')
     try:
         value = json.loads(blob.decode("ascii"))

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import fsspec
 import numpy as np
@@ -33,6 +34,7 @@ from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count
 MAX_PROGRAM_BYTES = 1 << 27
 LEAF_BYTES = 64
 """Of a leaf of a checkpoint log: salt and state root."""
+_HEADER_DEPTH: Final = 3
 _HEADER_SLACK = 1 << 22
 """Bytes of JSON header that a safetensors file may have beside its tensors."""
 
@@ -125,13 +127,13 @@ class Store:
         data = self._get(name, expected + _HEADER_SLACK)
         try:
             length = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + length])
+            header = json.loads(_shallow(data[8 : 8 + length]))
             places = {
                 int(key[:5]): (int(first), int(end))
                 for key, entry in header.items()
                 for first, end in [entry["data_offsets"]]
             }
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None
         tensors: list[Bits] = []
         holes: list[Hole] = []
@@ -235,3 +237,17 @@ def _keys(names: Sequence[str], count: int) -> list[str]:
     """Sortable keys: the position, then the name for people."""
     padded = [*names[:count], *[""] * (count - len(names))]
     return [f"{i:05d}.{name}" if name else f"{i:05d}" for i, name in enumerate(padded)]
+
+
+def _shallow(text: bytes) -> bytes:
+    """The JSON text, if it nests no deeper than a safetensors header does; else ValueError.
+
+    Deep nesting overflows the C stack of the JSON parser, and ends the process, where a library has
+    raised Python's recursion limit, as py-evm does.
+    """
+    depth = 0
+    for bracket in re.findall(rb"[][{}]", encoding.JSON_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _HEADER_DEPTH:
+            raise ValueError("it nests too deep")
+    return text
