@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Opening:
         """From a decoded argument, by name or in Solidity's order."""
         salt, root, proof = (
             (values["salt"], values["stateRoot"], values["proof"])
-            if isinstance(values, dict)
+            if isinstance(values, Mapping)
             else values
         )
         return cls(bytes(salt), bytes(root), tuple(bytes(p) for p in proof))

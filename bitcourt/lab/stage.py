@@ -92,6 +92,6 @@ def _next_deadline(state: TaskState, spec: TaskSpec, now: int) -> int:
     ends = [state.deadline]
     if state.status == Status.BIDDING:
         ends.append(state.deadline + spec.bid_window)
-    if state.status == Status.SEALING:
+    if state.status in (Status.SEALING, Status.CONVICTED):
         ends.append(state.deadline + spec.audit_window)
     return next((end for end in ends if end >= now), now)
