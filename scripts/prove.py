@@ -140,7 +140,7 @@ def prove(names: list[str]) -> dict[str, dict[str, Any]]:
     return {row["name"].split("(")[0]: row for rows in contracts.values() for row in rows}
 
 
-def _proved(verdict: dict[str, Any] | None) -> bool:
+def proved(verdict: dict[str, Any] | None) -> bool:
     """Whether halmos found no counterexample on any path, and left no path or loop unexplored."""
     return verdict is not None and verdict["exitcode"] == 0 and not verdict["num_bounded_loops"]
 
@@ -153,7 +153,7 @@ def main() -> int:
     names = parser.parse_args().name or list(known)
     verdicts = prove(names)
     wanted = [theorem for name in names for theorem in known[name]]
-    missing = [theorem for theorem in wanted if not _proved(verdicts.get(theorem))]
+    missing = [theorem for theorem in wanted if not proved(verdicts.get(theorem))]
     for theorem in missing:
         print(f"not proved: {theorem}")
     print(f"{len(wanted) - len(missing)} of {len(wanted)} theorems proved")

@@ -33,6 +33,10 @@ def test_kernels_agree_with_the_integers_at_the_ends_of_binades(op: Op, target: 
         assert not exhaustive.compare(op, (field << 23) - 32 & 0xFFFFFFFF, 64, run)
 
 
+def test_the_contract_is_compared_too() -> None:
+    assert not exhaustive.compare_contract(((0x3F800000, exhaustive.CALL),))
+
+
 def test_a_difference_is_described() -> None:
     problem = exhaustive.compare(Op.NEG, 0x3F800000, 4, lambda words: words)
     assert problem.startswith("NEG(0x3f800000) gave 0x3f800000, not 0xbf800000; 4 of 4")

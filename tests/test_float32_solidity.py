@@ -54,6 +54,13 @@ def test_cancelling_operands_agree_with_the_definition(anvil: FloatsOnAnvil, op:
     assert not vectors.mismatch(op, columns, results, in_python(op, columns))
 
 
+def test_quotients_just_above_a_tie_agree_with_the_definition(anvil: FloatsOnAnvil) -> None:
+    rows = np.array(vectors.HARD_QUOTIENTS, dtype=np.uint32)
+    columns = [np.ascontiguousarray(rows[:, position]) for position in range(2)]
+    results = anvil.batch(Op.DIV, columns)
+    assert not vectors.mismatch(Op.DIV, columns, results, in_python(Op.DIV, columns))
+
+
 def test_terms_at_every_distance_agree_with_the_definition(anvil: FloatsOnAnvil) -> None:
     columns = vectors.meeting_columns()
     results = anvil.batch(Op.FMA, columns)
