@@ -31,7 +31,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/lib/IntegerRoot.sol": ("test_integer_root", "test_float32_solidity"),
     "contracts/lib/Merkle.sol": ("test_merkle_solidity",),
     "contracts/lib/Clock.sol": ("test_dispute_clocks", "test_dispute_contract"),
-    "contracts/lib/": ("test_referee", "test_dispute_contract", "test_dispute_machine"),
+    "contracts/lib/": ("test_referee",),
     "contracts/Referee.sol": ("test_referee", "test_dispute_machine"),
     "contracts/game/": ("test_dispute",),
     "contracts/DisputeGame.sol": ("test_dispute",),
