@@ -7,18 +7,7 @@ import {Proof} from "./Proof.sol";
 /// @title Trees, against the recursive definitions of RFC 9162. SHA-256 stands for any function of its input.
 contract MerkleProof is Proof {
     uint256 private constant SIZES = 33;
-
-    function inclusion(bytes32 root, uint256 size, uint256 index, bytes32 leaf, bytes32[] calldata proof)
-        external
-        view
-        returns (bool)
-    {
-        return Merkle.verifyInclusion(root, size, index, leaf, proof);
-    }
-
-    function childLeafCount(uint256 leaves, uint256 index) external pure returns (uint256) {
-        return Merkle.childLeafCount(leaves, index);
-    }
+    uint256 private constant PAIRED_SIZES = 17;
 
     function combine(bytes32[] calldata children) external view returns (bytes32) {
         return Merkle.combine(children);
@@ -100,13 +89,13 @@ contract MerkleProof is Proof {
         }
     }
 
-    /// Of every pair of sizes up to 33, exactly the one consistency proof of the definition is accepted.
+    /// Of every pair of sizes up to 17, exactly the one consistency proof of the definition is accepted.
     function check_consistency_is_exactly_the_defined_proof(
         bytes32 oldRoot,
         bytes32 newRoot,
         bytes32[] calldata proof
     ) external view {
-        for (uint256 n = 1; n <= SIZES; ++n) {
+        for (uint256 n = 1; n <= PAIRED_SIZES; ++n) {
             for (uint256 m = 1; m <= n; ++m) {
                 (bool exact, bytes32 older, bytes32 newer) = _roots(m, n, true, oldRoot, proof, proof.length);
                 bool valid = Merkle.verifyConsistency(oldRoot, m, newRoot, n, proof);
