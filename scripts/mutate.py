@@ -29,6 +29,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/lib/Float32.sol": ("test_float32_solidity",),
     "contracts/lib/Primitives.sol": ("test_float32_solidity",),
     "contracts/lib/IntegerRoot.sol": ("test_integer_root", "test_float32_solidity"),
+    "contracts/lib/FoldShape.sol": ("test_fold_shape",),
     "contracts/lib/Merkle.sol": ("test_merkle_solidity",),
     "contracts/lib/Clock.sol": ("test_dispute_clocks", "test_dispute_contract"),
     "contracts/lib/": ("test_referee",),
