@@ -15,7 +15,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq
 export PATH := $(CURDIR)/$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz analyse mutate contracts snapshot brownie clean toolchain
+.PHONY: help demo test lint format bench fuzz exhaustive analyse prove mutate contracts snapshot brownie clean toolchain
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,8 +47,14 @@ fuzz: $(DEV) toolchain ## a million vectors of each arithmetic primitive, and ma
 	@$(BIN)/python -m tests.fuzz_float32 --count 1000000
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis -n $(WORKERS) --dist loadfile
 
+exhaustive: $(DEV) toolchain ## all 2^32 operands of each primitive that has one, through the compiled kernels
+	@$(BIN)/python -m tests.exhaustive_float32
+
 analyse: $(DEV) toolchain ## run Slither over the contracts; each finding is answered in docs/
 	@$(BIN)/python -m scripts.analyse
+
+prove: $(DEV) toolchain ## prove the theorems of tests/proofs/ with halmos
+	@$(BIN)/python -m scripts.prove
 
 mutate: $(DEV) toolchain ## change each comparison and guard of the contracts: a test must notice
 	@$(BIN)/python -m scripts.mutate

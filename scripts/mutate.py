@@ -33,10 +33,13 @@ def _market(*pages: str) -> tuple[str, ...]:
 
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/lib/Float32.sol": ("test_float32_solidity",),
+    "contracts/lib/Primitives.sol": ("test_float32_solidity",),
+    "contracts/lib/IntegerRoot.sol": ("test_integer_root", "test_float32_solidity"),
+    "contracts/lib/FoldShape.sol": ("test_fold_shape",),
     "contracts/lib/Merkle.sol": ("test_merkle_solidity",),
     "contracts/lib/WordTree.sol": ("test_word_tree",),
     "contracts/lib/Clock.sol": ("test_dispute_clocks", "test_dispute_contract"),
-    "contracts/lib/": ("test_referee", "test_dispute_contract", "test_dispute_machine"),
+    "contracts/lib/": ("test_referee",),
     "contracts/Referee.sol": ("test_referee", "test_dispute_machine"),
     "contracts/game/": ("test_dispute",),
     "contracts/DisputeGame.sol": ("test_dispute",),

@@ -87,6 +87,14 @@ HARD_ROOTS: Final[tuple[int, ...]] = (
 )  # fmt: skip
 
 
+# These quotients lie just above a midpoint, by so little that even 64 spare bits do not show it.
+HARD_QUOTIENTS: Final[tuple[tuple[int, int], ...]] = (
+    (0x00000001, 0x0A0121FF), (0x00000001, 0x0A0164B0), (0x00000002, 0x0A069913),
+    (0x00000003, 0x0A000001), (0x00000003, 0x0A07D666), (0x00000004, 0x0A09BCB0),
+    (0x00000005, 0x0A01D463), (0x80000005, 0x0A03FF7E), (0x00000005, 0x8A10FEDD),
+)  # fmt: skip
+
+
 def grid(arity: int, *, wide: bool = True) -> list[Words]:
     """Return one column of operands per position: every tuple of special patterns.
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tools behind `make analyse` and `make mutate`."""
+"""The tools behind `make analyse`, `make prove` and `make mutate`."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from eth_utils.crypto import keccak
 
-from scripts import analyse, mutants, mutate, solc
+from scripts import analyse, mutants, mutate, prove, solc, toolchain
 from tests.evm import Evm, EvmReverted
 
 SOURCE = """\
@@ -99,3 +100,24 @@ def test_the_page_has_a_reason_in_each_row() -> None:
     table = [line for line in Path(analyse.ANSWERS).read_text().splitlines() if line[:3] == "| `"]
     assert len(rows) == len(table) > 0
     assert all(row.reason.endswith((".", ")")) for row in rows)
+
+
+def test_the_page_on_proofs_states_every_theorem() -> None:
+    page = (toolchain.ROOT / "docs" / "proofs.md").read_text()
+    stated = re.findall(r"^\| `(check_\w+)` \|", page, re.MULTILINE)
+    assert sorted(stated) == sorted(name for names in prove.theorems().values() for name in names)
+
+
+def test_every_theorem_compiles_with_the_shipped_settings() -> None:
+    compiled = prove.compiled()
+    for contract, theorems in prove.theorems().items():
+        functions = {f.split("(")[0] for f in compiled[contract]["methodIdentifiers"]}
+        assert set(theorems) <= functions
+        assert compiled[contract]["metadata"]["settings"]["viaIR"]
+
+
+def test_a_theorem_counts_only_if_nothing_was_left_out() -> None:
+    assert prove.proved({"exitcode": 0, "num_bounded_loops": 0})
+    assert not prove.proved({"exitcode": 0, "num_bounded_loops": 1})
+    assert not prove.proved({"exitcode": 2, "num_bounded_loops": 0})
+    assert not prove.proved(None)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from eth_utils.crypto import keccak
 from protocol.ops import Op
 from tests import float_vectors as vectors
 from tests.evm import EvmReverted
+from tests.float_anvil import FloatsOnAnvil, floats_on_anvil
 from tests.float_harness import Harness, in_python
 
 ARITHMETIC = (Op.ADD, Op.SUB, Op.MUL, Op.FMA, Op.DIV, Op.SQRT)
@@ -24,32 +25,45 @@ def harness() -> Harness:
     return Harness()
 
 
+@pytest.fixture(scope="module")
+def anvil() -> Iterator[FloatsOnAnvil]:
+    with floats_on_anvil() as contract:
+        yield contract
+
+
 @pytest.mark.parametrize("op", Op, ids=lambda op: op.name)
-def test_every_tuple_of_special_operands_agrees_with_the_machine(harness: Harness, op: Op) -> None:
+def test_every_tuple_of_special_operands_agrees_with_the_machine(
+    anvil: FloatsOnAnvil, op: Op
+) -> None:
     columns = vectors.grid(vectors.arity(op), wide=False)
-    results, _ = harness.batch(op, columns)
+    results = anvil.batch(op, columns)
     assert not vectors.mismatch(op, columns, results, vectors.expected(op, columns))
 
 
 @pytest.mark.parametrize("op", Op, ids=lambda op: op.name)
-def test_random_operands_agree_with_the_definition(harness: Harness, op: Op) -> None:
-    """Over all primitives these are 10,000 vectors; `make fuzz` does a million."""
-    count = 1_000 if op in ARITHMETIC else 154
-    columns = vectors.random_columns(op, count, seed=11)
-    results, _ = harness.batch(op, columns)
+def test_random_operands_agree_with_the_definition(anvil: FloatsOnAnvil, op: Op) -> None:
+    columns = vectors.random_columns(op, 10_000, seed=11)
+    results = anvil.batch(op, columns)
     assert not vectors.mismatch(op, columns, results, in_python(op, columns))
 
 
 @pytest.mark.parametrize("op", [Op.ADD, Op.SUB, Op.FMA], ids=lambda op: op.name)
-def test_cancelling_operands_agree_with_the_definition(harness: Harness, op: Op) -> None:
-    columns = vectors.cancelling_columns(op, 1_000, seed=17)
-    results, _ = harness.batch(op, columns)
+def test_cancelling_operands_agree_with_the_definition(anvil: FloatsOnAnvil, op: Op) -> None:
+    columns = vectors.cancelling_columns(op, 10_000, seed=17)
+    results = anvil.batch(op, columns)
     assert not vectors.mismatch(op, columns, results, in_python(op, columns))
 
 
-def test_terms_at_every_distance_agree_with_the_definition(harness: Harness) -> None:
+def test_quotients_just_above_a_tie_agree_with_the_definition(anvil: FloatsOnAnvil) -> None:
+    rows = np.array(vectors.HARD_QUOTIENTS, dtype=np.uint32)
+    columns = [np.ascontiguousarray(rows[:, position]) for position in range(2)]
+    results = anvil.batch(Op.DIV, columns)
+    assert not vectors.mismatch(Op.DIV, columns, results, in_python(Op.DIV, columns))
+
+
+def test_terms_at_every_distance_agree_with_the_definition(anvil: FloatsOnAnvil) -> None:
     columns = vectors.meeting_columns()
-    results, _ = harness.batch(Op.FMA, columns)
+    results = anvil.batch(Op.FMA, columns)
     assert not vectors.mismatch(Op.FMA, columns, results, in_python(Op.FMA, columns))
 
 

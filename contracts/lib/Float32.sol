@@ -280,9 +280,10 @@ library LibFloat32 {
             uint256 odd = uint256(exponent) & 1;
             uint256 radicand = significand << (ROOT_SPARE + odd);
             uint256 root = IntegerRoot.floor(radicand);
-            uint256 sticky = root * root == radicand ? 0 : 1;
+            // Sticky whether exact or not: a root is never a tie, for a square of 25 bits has 49.
+            root |= 1;
             exponent = (exponent - int256(odd) - int256(ROOT_SPARE)) / 2;
-            return _float(_round(0, root | sticky, exponent + 149, 37 + (root >> 38)));
+            return _float(_round(0, root, exponent + 149, 37 + (root >> 38)));
         }
     }
 
