@@ -20,10 +20,12 @@ TINY = {"WIDTH": 16, "LAYERS": 1, "HEADS": 2, "TIME": 12, "BATCH": 4}
 def test_char_gpt_learns_as_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in TINY.items():
         monkeypatch.setenv(f"CHAR_GPT_{name}", str(size))
-    job = load_job(JOBS / "char_gpt.py")
+    job, width = load_job(JOBS / "char_gpt.py"), TINY["WIDTH"]
     traced = trains_like_torch(
         job.module, job.loss, job.dataset, job.optimizer, batch=job.batch_size, tolerance=2e-3,
         make_scheduler=lambda _: job.scheduler, clip_norm=job.clip_norm,
+        # The bias of the keys moves all scores of a query alike, which softmax does not see.
+        without_gradient={"blocks.0.qkv.bias": slice(width, 2 * width)},
     )  # fmt: skip
     assert len(traced.data) == 1, "the windows share the text"
     assert "model.token.weight" in traced.program.state_names
