@@ -37,8 +37,8 @@ def trains_like_torch(
     """Compare losses and final parameters, relative to the largest of each; return the trace.
 
     `optimizer` steps the module's parameters; torch goes on with these very objects. The loss does
-    not depend on the parts of parameters in `without_gradient`: their gradients are rounding errors,
-    which Adam scales up to whole steps, so that no two machines agree about them.
+    not depend on the parts of parameters in `without_gradient`: their gradients are rounding
+    errors, which Adam scales up to whole steps, so that no two machines agree about them.
     """
     scheduler = make_scheduler(optimizer) if make_scheduler else None
     traced = trace(
