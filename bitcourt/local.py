@@ -34,8 +34,8 @@ def trace(
 ) -> None:
     """Trace one training step of a job, and write it by its roots as `submit` would publish it."""
     from bitcourt.job import load_job
-    from bitcourt.trainer import write_whole
     from protocol import commitments, encoding
+    from protocol.files import write_whole
     from protocol.store import Store
 
     bundle = load_job(job).bundle()

@@ -26,6 +26,7 @@ from protocol.commitments import inputs_root, state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError, UsageError
 from protocol.execution import Bits
+from protocol.files import write_whole
 from protocol.store import Store
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -249,23 +250,3 @@ def _read_index(path: Path) -> tuple[dict[str, Any], list[Checkpoint]]:
     if steps and not 0 <= steps[0] <= steps[-1] < 1 << 64:
         raise ArtifactError(f"{path} is damaged: a step is not a u64")
     return identity, checkpoints
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that readers, and whoever comes after a crash, see all of it or the old one.
-
-    Raises ArtifactError where it cannot be written (a full disk); the old file then stays.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error}") from None

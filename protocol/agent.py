@@ -172,11 +172,7 @@ class Agent(ABC):
 
     def expire(self, dispute: OpenDispute) -> bool:
         """Ends a dispute whose time is over, whoever its parties are; True if so."""
-        (_, created), *events = self.market.game_events(dispute)
-        view = GameView.created(created)
-        for name, values in events:
-            view.apply(name, values)
-        return self._end_if_late(view)
+        return self._end_if_late(GameView.after(self.market.game_events(dispute)))
 
     def _end_if_late(self, view: GameView) -> bool:
         """Ends a dispute whose party to move has run out of clock; True if so."""

@@ -8,7 +8,7 @@ with the one that the contract stores after every move.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,6 +96,15 @@ class GameView:
     posted: bytes = b""
     """Lanes, accumulators or values, whichever was posted last."""
     timed_out: bool = False
+
+    @classmethod
+    def after(cls, events: Sequence[tuple[str, Mapping[str, Any]]]) -> GameView:
+        """Return the view after these events of a dispute, of which the first is its creation."""
+        (_, created), *moves = events
+        view = cls.created(created)
+        for name, args in moves:
+            view.apply(name, args)
+        return view
 
     @classmethod
     def created(cls, args: Mapping[str, Any]) -> GameView:

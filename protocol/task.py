@@ -11,6 +11,7 @@ from typing import Any, Final
 from eth_utils.crypto import keccak
 
 from protocol.chain.client import encode_abi
+from protocol.rules import MAX_ROUNDS, QUORUM
 
 
 class Status(IntEnum):
@@ -43,14 +44,6 @@ WORK_UNIT: Final = 10**9
 """FLOPs; prices of standing asks refer to it."""
 ASK_STAKE_UNIT: Final = 10**9
 """The highest stake that a standing ask may lock is given in units of this."""
-MAX_ROUNDS: Final = 3
-"""Draws of one audit."""
-MAX_COMMITTEE: Final = 4
-"""Verifiers drawn at a time."""
-QUORUM: Final = 2
-"""Attestations without which nothing settles."""
-DEMAND_SHARE: Final = 8
-"""Demanding a chunk costs the bond divided by this, rounded up."""
 
 
 class SeatState(IntEnum):
@@ -149,10 +142,7 @@ _SOLIDITY_ORDER: Final = (
 
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
-    return head + "".join(_MIB if part == "mib" else part.capitalize() for part in tail)
-
-
-_MIB: Final = "MiB"
+    return head + "".join("MiB" if part == "mib" else part.capitalize() for part in tail)
 
 
 @dataclass(frozen=True)

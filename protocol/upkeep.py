@@ -7,14 +7,12 @@ when it is in their interest, and the scenario lab has a keeper that makes all o
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from protocol.audit import in_round
 from protocol.market import Market
-from protocol.task import MAX_ROUNDS, QUORUM, SeatState, Status, TaskState, is_lacking
-
-HASH_BLOCKS: Final = 256
-"""Blocks for which the chain keeps a block's hash."""
+from protocol.rules import HASH_BLOCKS, MAX_ROUNDS, QUORUM
+from protocol.task import SeatState, Status, TaskState, is_lacking
 
 Call = tuple[str, tuple[Any, ...]]
 """A function of the market and its arguments after the task's number and terms."""
@@ -53,11 +51,16 @@ def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call 
 
 
 def move_on(market: Market, task: int, state: TaskState, patience: int = 0) -> bool:
-    """Makes the call that a task waits for; True if there was one."""
+    """Makes the call that a task or a demand waits for; True if there was one."""
     demand = unanswered(market, task, state)
     if demand is not None:
         market.send("unanswered", demand, market.posted(task).spec.as_abi())
         return True
+    return proceed(market, task, state, patience)
+
+
+def proceed(market: Market, task: int, state: TaskState, patience: int = 0) -> bool:
+    """Makes the call that a task waits for, but says nothing of demands; True if there was one."""
     call = due(market, task, state, patience)
     if call is None:
         return False

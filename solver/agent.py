@@ -19,7 +19,8 @@ from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
 from protocol.errors import ArtifactError, ProgramError
 from protocol.market import Market, OpenDispute, Posted
-from protocol.task import QUORUM, Demand, SeatState, Status, TaskState, is_lacking
+from protocol.rules import QUORUM
+from protocol.task import Demand, SeatState, Status, TaskState, is_lacking
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
 from solver.bidding import Bidder
@@ -150,12 +151,7 @@ class Solver(Agent):
 
     def proceed(self, task: int, state: TaskState) -> bool:
         """Makes the call that the task waits for once the verifiers' time is over."""
-        call = upkeep.due(self.market, task, state)
-        if call is None:
-            return False
-        function, arguments = call
-        self.market.send_for(function, task, *arguments)
-        return True
+        return upkeep.proceed(self.market, task, state)
 
     def wait_for_challenges(self, task: int, state: TaskState) -> bool:
         """Shows all that was audited, so that anybody can challenge it, and settles afterwards."""

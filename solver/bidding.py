@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from protocol.errors import UsageError
+from protocol.files import write_whole
 from protocol.market import Market, Posted
 from protocol.secrets import Secrets
 from protocol.task import NOBODY, TaskState, bid_digest
@@ -120,9 +121,8 @@ class Bidder:
 
     def _prices(self) -> dict[str, int]:
         try:
-            return {
-                str(task): int(price) for task, price in json.loads(self._book.read_text()).items()
-            }
+            found = json.loads(self._book.read_text())
+            return {str(task): int(price) for task, price in found.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
@@ -130,7 +130,4 @@ class Bidder:
         return self._prices().get(str(task))
 
     def _remember(self, task: int, price: int) -> None:
-        self._book.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._book.with_suffix(".part")
-        temporary.write_text(json.dumps({**self._prices(), str(task): price}))
-        temporary.replace(self._book)
+        write_whole(self._book, json.dumps({**self._prices(), str(task): price}).encode())

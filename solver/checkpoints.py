@@ -11,6 +11,7 @@ from pathlib import Path
 from protocol.bundle import Bundle, state_layout
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
+from protocol.files import write_whole
 from protocol.store import Store
 
 
@@ -86,12 +87,7 @@ class Checkpoints:
         names = self._program.state_names
         root = self._store.put_tensors(state, self._layout, names, threads=1)
         roots = [*self._roots, root]
-        temporary = self._index.with_suffix(".part")
-        try:
-            temporary.write_text(json.dumps([r.hex() for r in roots]))
-            temporary.replace(self._index)
-        except OSError as error:
-            raise ArtifactError(f"cannot write {self._index}: {error}") from None
+        write_whole(self._index, json.dumps([r.hex() for r in roots]).encode())
         self._roots, self._latest = roots, state
 
     def state(self, index: int) -> list[Bits]:

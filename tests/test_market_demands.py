@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from protocol.task import DEMAND_SHARE, SeatState, Status
+from protocol.rules import DEMAND_SHARE
+from protocol.task import SeatState, Status
 from tests.market_chain import label
 from tests.market_cheats import COMPENSATION, REWARD, STAKED
 from tests.market_data import (

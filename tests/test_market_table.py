@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-from protocol import task
-from protocol.task import Status
+from protocol import rules
+from protocol.task import NO_SEAT, Status
 from tests.market_table import ROOT, cells, transitions
 
 SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "contracts/market").glob("*.sol")))
@@ -22,8 +22,10 @@ def test_every_constant_of_the_market_is_in_the_table_with_its_value() -> None:
 
 def test_the_clients_constants_are_the_contracts() -> None:
     declared = dict(re.findall(r"constant ([A-Z_]+) = ([^;]+);", SOURCES))
-    for name in ("NO_SEAT", "MAX_ROUNDS", "QUORUM", "DEMAND_SHARE"):
-        assert int(declared[name]) == getattr(task, name)
+    assert int(declared["NO_SEAT"]) == NO_SEAT
+    numbers = {name: value for name, value in vars(rules).items() if isinstance(value, int)}
+    assert len(numbers) >= 11
+    assert numbers == {name: int(declared[name]) for name in numbers}
 
 
 def test_every_status_but_the_final_ones_has_a_call_that_anybody_may_make() -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import numpy as np
 
@@ -14,12 +13,10 @@ from protocol.encoding import encode_nodes
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market
+from protocol.rules import DEMAND_SHARE, MAX_DEMANDS
 from protocol.store import Hole, Store
-from protocol.task import DEMAND_SHARE, TaskState
+from protocol.task import TaskState
 from protocol.tensor_tree import CHUNK_ELEMENTS
-
-MAX_DEMANDS: Final = 8
-"""That the market takes in each phase of an audit, from all verifiers together."""
 
 
 class Demander:

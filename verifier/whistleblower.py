@@ -19,12 +19,10 @@ from protocol.commitments import state_root
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
+from protocol.rules import BOND_DOUBLES
 from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from verifier.demands import Demander
-
-BOND_DOUBLES = 4
-"""The bond doubles with every so many challenges that are open."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from protocol import audit, upkeep
 from protocol.market import Market
+from protocol.rules import HASH_BLOCKS
 from protocol.task import SeatState, TaskState
 from solver.agent import Solver
 from verifier.agent import Duty, Verifier
@@ -104,7 +105,7 @@ class Keeper:
     def poll(self, task: int) -> bool:
         """Makes such a call if one is due; True if it did."""
         state = self.market.state(task)
-        if upkeep.move_on(self.market, task, state, upkeep.HASH_BLOCKS - 1):
+        if upkeep.move_on(self.market, task, state, HASH_BLOCKS - 1):
             return True
         bidder = upkeep.forfeited(self.market, task, state)
         if bidder is not None:

@@ -23,7 +23,8 @@ from protocol.bundle import Bundle, ExecutorFactory
 from protocol.chain.client import Chain
 from protocol.errors import BitcourtError, UsageError
 from protocol.market import Market
-from protocol.task import ASK_STAKE_UNIT, MAX_COMMITTEE, Status
+from protocol.rules import MAX_COMMITTEE
+from protocol.task import ASK_STAKE_UNIT, Status
 from solver.agent import Settings as SolverSettings
 from solver.agent import Solver
 from verifier.agent import Settings as VerifierSettings

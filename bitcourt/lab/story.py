@@ -43,14 +43,8 @@ def find_dispute(
 ) -> dict[str, Any]:
     """The report of a finished dispute. `challenger` made the moves of the challenging side."""
     events = market.game_events(dispute)
-    view = GameView.created(events[0][1])
-    for name, values in events[1:]:
-        if name == "DisputeFinished":
-            break
-        view.apply(name, values)
-    last = GameView.created(events[0][1])
-    for name, values in events[1:]:
-        last.apply(name, values)
+    view = GameView.after([event for event in events if event[0] != "DisputeFinished"])
+    last = GameView.after(events)
     report: dict[str, Any] = {
         "id": dispute.id,
         "moves": last.moves,

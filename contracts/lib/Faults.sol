@@ -7,7 +7,7 @@ import {Layout, Program} from "./Program.sol";
 /// @title References of an expression that lead nowhere (specification, section 2)
 library Faults {
     /// @notice Whether an operand of node `index` reads a node that is not before it, an instruction reads a
-    /// register that holds nothing yet, or a result is no register. Constant in what the node computes.
+    /// register that holds nothing yet, or a result is no register.
     function inExpression(bytes calldata node, Layout memory l, uint256 index) internal pure returns (bool) {
         unchecked {
             uint256 at = l.operands;

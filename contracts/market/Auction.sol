@@ -28,7 +28,7 @@ abstract contract Auction is MarketBase {
     function revealBid(uint256 id, TaskSpec calldata spec, uint256 price, bytes32 nonce) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         _requireOver(id, task.deadline);
-        _requireEarly(id, uint256(task.deadline) + spec.bidWindow);
+        _requireEarly(id, _revealEnd(task, spec));
         _checkEligible(msg.sender);
         bytes32 digest = sealedBids[id][msg.sender];
         if (digest == 0 || digest != bidDigest(id, msg.sender, price, nonce)) revert WrongSeal(id, msg.sender);
@@ -43,20 +43,21 @@ abstract contract Auction is MarketBase {
         Task storage task = _taskOf(id, spec);
         if (sealedBids[id][bidder] == 0) revert WrongSeal(id, bidder);
         bool cancelled = task.deadline == 0;
-        if (!cancelled && task.status == Status.Bidding) _requireOver(id, uint256(task.deadline) + spec.bidWindow);
+        if (!cancelled && task.status == Status.Bidding) _requireOver(id, _revealEnd(task, spec));
         delete sealedBids[id][bidder];
         if (cancelled) _credit(bidder, spec.bond, "bond");
         else _burn(spec.bond, "bid");
         emit BidForfeited(id, bidder);
     }
 
-    /// @notice Ends the bidding, unless the solver's first commitment does: the leading bidder trains, or the task expires without one.
+    /// @notice Ends the bidding, unless the solver's first commitment does: the leading bidder trains, or
+    /// the task expires without one.
     function assign(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         if (task.solver != address(0)) {
             _assign(id, task, spec);
         } else {
-            _requireOver(id, uint256(task.deadline) + spec.bidWindow);
+            _requireOver(id, _revealEnd(task, spec));
             _expire(id, task, spec, "no bid");
         }
     }

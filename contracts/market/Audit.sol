@@ -45,10 +45,8 @@ abstract contract Audit is TaskBook {
         if (block.number <= drawBlock) revert DrawNotReady(id, drawBlock);
         if (block.number > drawBlock + HASH_BLOCKS) {
             if (block.timestamp > task.deadline || task.retries + 1 >= MAX_ROUNDS) revert DrawMissed(id);
-            uint40 deadline = task.deadline;
             ++task.retries;
-            _awaitDraw(id, task, 0);
-            task.deadline = deadline;
+            _awaitDraw(id, task, task.deadline);
             return runs;
         }
         uint256 random =
@@ -198,7 +196,7 @@ abstract contract Audit is TaskBook {
             task.agreed = task.round;
             task.retries = 0;
             ++task.round;
-            _awaitDraw(id, task, spec.auditWindow);
+            _awaitDraw(id, task, block.timestamp + spec.auditWindow);
         } else {
             _openWindow(id, task, spec.challengeWindow);
         }

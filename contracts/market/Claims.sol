@@ -41,8 +41,9 @@ abstract contract Claims is MarketBase, IArbiter {
         _lock(msg.sender, bond);
         ++task.open;
         // What was locked is money that exists, so it fits.
-        sealedChallenges[id][msg.sender] =
-            SealedChallenge(digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number), uint40(block.timestamp));
+        sealedChallenges[id][msg.sender] = SealedChallenge(
+            digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number), uint40(block.timestamp)
+        );
         emit ChallengeSealed(id, msg.sender, bond);
     }
 
@@ -133,11 +134,9 @@ abstract contract Claims is MarketBase, IArbiter {
         Seat storage seat = _seats[id][dispute.seat];
         // An earlier conviction has slashed it already.
         if (seat.state != SeatState.Attested) return;
-        seat.state = SeatState.Slashed;
         uint256 reward = VERIFIER_STAKE * CHALLENGER_SHARE / 100;
         _credit(dispute.challenger, reward, "conviction");
-        _burn(VERIFIER_STAKE - reward, "verifier");
-        emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
+        _slashSeat(id, seat, reward);
     }
 
     function _usePriority(uint256 id, Task storage task, TaskSpec calldata spec, uint8 ownSeat)

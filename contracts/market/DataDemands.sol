@@ -132,12 +132,22 @@ abstract contract DataDemands is Claims {
         bytes calldata node,
         bytes32[] calldata nodeProof
     ) private view returns (uint256) {
-        uint256 index = spec.nNodes - spec.nState + tensor;
-        if (
-            tensor >= spec.nState
-                || !Merkle.verifyInclusion(spec.programRoot, spec.nNodes, index, Merkle.leafHash(node), nodeProof)
-        ) revert BadProof(id, "node");
+        if (tensor >= spec.nState) revert BadProof(id, "node");
+        _checkNode(id, spec, spec.nNodes - spec.nState + tensor, node, nodeProof);
         return _referee().facts(node).numel;
+    }
+
+    /// @dev Reverts unless a node is number `index` of the program.
+    function _checkNode(
+        uint256 id,
+        TaskSpec calldata spec,
+        uint256 index,
+        bytes calldata node,
+        bytes32[] calldata proof
+    ) internal view {
+        if (!Merkle.verifyInclusion(spec.programRoot, spec.nNodes, index, Merkle.leafHash(node), proof)) {
+            revert BadProof(id, "node");
+        }
     }
 
     function _referee() internal view returns (IReferee) {

@@ -184,9 +184,14 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         }
     }
 
+    /// @dev Until then bids may be revealed.
+    function _revealEnd(Task storage task, TaskSpec calldata spec) internal view returns (uint256) {
+        return uint256(task.deadline) + spec.bidWindow;
+    }
+
     /// @dev The leading bidder trains. Its time runs from the end of the bidding, whoever says so when.
     function _assign(uint256 id, Task storage task, TaskSpec calldata spec) internal {
-        uint256 end = uint256(task.deadline) + spec.bidWindow;
+        uint256 end = _revealEnd(task, spec);
         _requireOver(id, end);
         _startTraining(id, task, end + spec.trainWindow);
     }
@@ -200,9 +205,9 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     // The audit --------------------------------------------------------------------------------------
 
     /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task, uint32 auditWindow) internal {
+    function _awaitDraw(uint256 id, Task storage task, uint256 deadline) internal {
         task.status = Status.Committed;
-        task.deadline = uint40(block.timestamp) + auditWindow;
+        task.deadline = uint40(deadline);
         task.drawBlock = uint32(block.number + DRAW_DELAY);
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
@@ -278,13 +283,14 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
                 reveals
                     ? state == SeatState.Sealed || state == SeatState.Mismatched || state == SeatState.Disputing
                     : state == SeatState.Drawn
-            ) _slashSeat(id, seat);
+            ) _slashSeat(id, seat, 0);
         }
     }
 
-    function _slashSeat(uint256 id, Seat storage seat) internal {
+    /// @dev Takes a seat's stake: all burns but the `reward`, which the caller has credited.
+    function _slashSeat(uint256 id, Seat storage seat, uint256 reward) internal {
         seat.state = SeatState.Slashed;
-        _burn(VERIFIER_STAKE, "verifier");
+        _burn(VERIFIER_STAKE - reward, "verifier");
         emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
     }
 
@@ -301,7 +307,9 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
             SeatState state = seat.state;
             if (state >= SeatState.Unavailable) continue;
             _returnSlot(seat.verifier);
-            if (convicted ? state == SeatState.Mismatched || state == SeatState.Disputing : state == SeatState.Attested) {
+            bool right = state == SeatState.Attested;
+            if (convicted) right = state == SeatState.Mismatched || state == SeatState.Disputing;
+            if (right) {
                 paid += fee;
                 _credit(seat.verifier, fee, "verified");
             }

@@ -11,10 +11,10 @@ import {VerifierRegistry} from "./VerifierRegistry.sol";
 /// @title Who may be drawn, who may be entered, and the short ways through the bidding
 /// @notice A third piece of the market's code, like `Remedies`.
 contract Registry is VerifierRegistry, Auction {
-    constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
-
     /// @notice Part of its stake that declining costs a solver, at most: its terms are not the solver's choice.
     uint256 internal constant DECLINE_SHARE = 16;
+
+    constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
     /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most
     /// `memoryMiB` and lock at most `maxStake` times 10**9, from the free balance when they are entered.
@@ -29,7 +29,7 @@ contract Registry is VerifierRegistry, Auction {
     function enterAsk(uint256 id, TaskSpec calldata spec, address solver) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         if (spec.solver != address(0)) revert NotAuctioned(id, spec.solver);
-        _requireEarly(id, uint256(task.deadline) + spec.bidWindow);
+        _requireEarly(id, _revealEnd(task, spec));
         _checkEligible(solver);
         if (solver == spec.submitter) revert SubmitterMayNotBid(id);
         if (solver == task.solver) revert AlreadyLeads(id, solver);
@@ -44,7 +44,8 @@ contract Registry is VerifierRegistry, Auction {
     }
 
     /// @notice A solver that its ask won a task for refuses it before its first commitment: it has had no
-    /// chance to check program and data before. Costs a bond, or a part of the stake if that is less, and the ask; the bidding begins again.
+    /// chance to check program and data before. Costs a bond, or a part of the stake if that is less, and
+    /// the ask; the bidding begins again.
     function decline(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Training);
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);

@@ -4,7 +4,6 @@ pragma solidity 0.8.30;
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {IERC20} from "../interfaces/IERC20.sol";
 import {IProgramJudge} from "../interfaces/IReferee.sol";
-import {Merkle} from "../lib/Merkle.sol";
 import {DataDemands} from "./DataDemands.sol";
 import {MarketBase} from "./MarketBase.sol";
 import {SeatState, Status, Task, TaskSpec} from "./MarketTypes.sol";
@@ -44,7 +43,7 @@ contract Remedies is DataDemands, Runs {
             return;
         }
         ++task.retries;
-        _awaitDraw(id, task, spec.auditWindow);
+        _awaitDraw(id, task, block.timestamp + spec.auditWindow);
     }
 
     /// @notice Convicts a solver that let a deadline of its own pass. Its stake is shared out at once if
@@ -93,9 +92,7 @@ contract Remedies is DataDemands, Runs {
         Task storage task = _taskOf(id, spec);
         Status status = task.status;
         if (status >= Status.Convicted) revert WrongStatus(id, status);
-        if (!Merkle.verifyInclusion(spec.programRoot, spec.nNodes, index, Merkle.leafHash(node), proof)) {
-            revert BadProof(id, "node");
-        }
+        _checkNode(id, spec, index, node, proof);
         if (!_isFaulty(spec, index, node)) revert NoFault(id, index);
         if (status == Status.Bidding) task.deadline = 0;
         _expire(id, task, spec, "program fault");

@@ -63,7 +63,7 @@ abstract contract TaskBook is Runs {
             task.committedBlock = uint32(block.number);
             task.pool = uint32(verifiers.length);
             ++task.round;
-            _awaitDraw(id, task, spec.auditWindow);
+            _awaitDraw(id, task, block.timestamp + spec.auditWindow);
         }
     }
 

@@ -19,16 +19,9 @@ from protocol.economics.stakes import (
     window_stakes,
 )
 from protocol.errors import EconomicsError, UsageError
+from protocol.rules import MAX_COMMITTEE, MAX_PROGRESS_WINDOWS, MAX_SAMPLES, QUORUM
 
-MAX_SAMPLES: Final = 16
-"""Segments that the market draws at most."""
-MIN_COMMITTEE: Final = 2
-"""Seats below which a lazy verifier is alone."""
-MAX_COMMITTEE: Final = 4
-"""Verifiers that the market draws at most."""
 GWEI: Final = 10**9
-MAX_WINDOWS: Final = 32
-"""Progress windows that the market allows at most."""
 SECOND_AUDIT_UNIT: Final = 256
 """The chance of a second audit is given in 256ths."""
 SOLVER_GAS: Final = 200_000
@@ -115,7 +108,7 @@ class Task:
     def choices(self) -> Iterator[Choice]:
         """All audits that the market offers and the submitter admits."""
         demands = self.demands
-        _only(len(self.windows), 1, MAX_WINDOWS, "progress windows")
+        _only(len(self.windows), 1, MAX_PROGRESS_WINDOWS, "progress windows")
         most = min(MAX_SAMPLES, self.windows[0])
         if demands.samples is None:
             least = segments_for(self.windows[0], demands.noticed, demands.faked)
@@ -128,9 +121,9 @@ class Task:
         else:
             samples = _only(demands.samples, 1, most, "drawn segments")
         committee = (
-            range(MIN_COMMITTEE, MAX_COMMITTEE + 1)
+            range(QUORUM, MAX_COMMITTEE + 1)
             if demands.committee is None
-            else _only(demands.committee, MIN_COMMITTEE, MAX_COMMITTEE, "seats")
+            else _only(demands.committee, QUORUM, MAX_COMMITTEE, "seats")
         )
         second = (
             range(SECOND_AUDIT_UNIT)

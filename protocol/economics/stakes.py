@@ -15,11 +15,8 @@ from typing import Final
 
 from protocol.economics.audit import Audit
 from protocol.errors import EconomicsError, UsageError
+from protocol.rules import CHALLENGER_SHARE, COMPENSATION_SHARE
 
-CHALLENGER_SHARE: Final = 40
-"""Per cent of a convicted party's stake for the challenger, as in contracts/market/."""
-COMPENSATION_SHARE: Final = 20
-"""Per cent of a convicted solver's stake for the submitter, as in contracts/market/."""
 DEFENCE_GAS: Final = 2_200_000
 """Gas of all moves of the largest dispute, both sides' (tests/snapshots/gas.json), rounded up."""
 

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Numbers of the market that no terms can change, by the names that its contracts give them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ROUNDS: Final = 3
+"""Draws of one audit."""
+MAX_COMMITTEE: Final = 4
+"""Verifiers drawn at a time."""
+QUORUM: Final = 2
+"""Attestations without which nothing settles."""
+MAX_SAMPLES: Final = 16
+"""Segments drawn at a time."""
+MAX_PROGRESS_WINDOWS: Final = 32
+"""Progress windows of a task."""
+HASH_BLOCKS: Final = 256
+"""Blocks for which the chain keeps a block's hash."""
+BOND_DOUBLES: Final = 4
+"""The bond of who was not drawn doubles with every so many things that are open."""
+MAX_DEMANDS: Final = 8
+"""Chunks demanded in each phase of an audit, by all together."""
+DEMAND_SHARE: Final = 8
+"""Demanding a chunk costs the bond divided by this, rounded up."""
+CHALLENGER_SHARE: Final = 40
+"""Per cent of a convicted party's stake for the challenger."""
+COMPENSATION_SHARE: Final = 20
+"""Per cent of a convicted solver's stake for the submitter."""
