@@ -18,8 +18,15 @@ from typing import Any
 from protocol import upkeep
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.dispute import GameView, Role, next_move, turn_of
-from protocol.errors import BitcourtError, ChainError, InsufficientFunds, TransactionReverted
+from protocol.errors import (
+    ArtifactError,
+    BitcourtError,
+    ChainError,
+    InsufficientFunds,
+    TransactionReverted,
+)
 from protocol.execution import Bits, Executor
+from protocol.faults import Counts, find_fault
 from protocol.market import Market, OpenDispute
 from protocol.secrets import Secrets
 from protocol.store import Store
@@ -61,6 +68,7 @@ class Agent(ABC):
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
         self._ended: set[int] = set()
+        self._faultless: set[int] = set()
         self._complaints: dict[int, str] = {}
 
     @abstractmethod
@@ -119,6 +127,26 @@ class Agent(ABC):
             inputs = bundle.inputs(self.market.posted(task).spec.seed)
             self._executors[task] = self._make_executor(bundle.program, inputs)
         return self._executors[task]
+
+    def void(self, task: int) -> bool:
+        """Ends a task whose program has a fault that the contract sees; True if it did.
+
+        Nobody is slashed then, and nobody's stake waits any longer. Each program is looked through
+        once.
+        """
+        if task in self._faultless:
+            return False
+        spec = self.market.posted(task).spec
+        try:
+            nodes = self.store(task).get_encodings(spec.program_root)
+        except ArtifactError:
+            return False  # it may still come
+        fault = find_fault(nodes, Counts.of(spec)) if len(nodes) == spec.n_nodes else None
+        if fault is None:
+            self._faultless.add(task)
+            return False
+        self.market.send_for("voidProgram", task, *fault)
+        return True
 
     def replay(self, task: int, start: Sequence[Bits], steps: range) -> Witness:
         """A witness over some steps from a start state."""

@@ -27,6 +27,7 @@ __all__ = [
     "encode_node",
     "encode_nodes",
     "load",
+    "load_encodings",
     "program_root",
 ]
 
@@ -98,6 +99,29 @@ def load(data: bytes) -> Program:
     All counts are checked before anything is allocated for them, and names are plain printable
     text. The program is well-formed but not validated. Raises ProgramError.
     """
+    encodings, (n_state, n_const, n_data), blob = _split(data)
+    nodes = []
+    for number, encoding in enumerate(encodings):
+        try:
+            nodes.append(decode_node(encoding))
+        except ProgramError as error:
+            raise ProgramError(f"node {number}: {error}") from error
+    names, state_names = _read_names(blob)
+    program = Program(tuple(nodes), n_state, n_const, n_data, names, state_names)
+    _check_names(program)
+    return program
+
+
+def load_encodings(data: bytes) -> list[bytes]:
+    """Return what stands for the nodes in the artifact file `data`, right or wrong.
+
+    Raises ProgramError if `data` is no such file.
+    """
+    return _split(data)[0]
+
+
+def _split(data: bytes) -> tuple[list[bytes], tuple[int, int, int], bytes]:
+    """Encodings of the nodes, then n_state, n_const and n_data, then names; none of them read."""
     if len(data) < _HEADER.size:
         raise ProgramError(f"{len(data)} bytes are too few for a program file")
     magic, version, n_nodes, n_state, n_const, n_data, name_bytes = _HEADER.unpack_from(data)
@@ -107,22 +131,16 @@ def load(data: bytes) -> Program:
     end = len(data) - name_bytes
     if name_bytes > MAX_NAME_BYTES or end < _HEADER.size:
         raise ProgramError(f"{name_bytes} bytes of names in a file of {len(data)} bytes")
-    nodes, at = [], _HEADER.size
+    encodings, at = [], _HEADER.size
     for number in range(n_nodes):
         start = at + 2
         at = start + int.from_bytes(data[at:start], "big")
         if max(start, at) > end:
             raise ProgramError(f"node {number}: the program file is truncated")
-        try:
-            nodes.append(decode_node(data[start:at]))
-        except ProgramError as error:
-            raise ProgramError(f"node {number}: {error}") from error
+        encodings.append(data[start:at])
     if at != end:
         raise ProgramError(f"{end - at} bytes follow the last node of the program file")
-    names, state_names = _read_names(data[end:])
-    program = Program(tuple(nodes), n_state, n_const, n_data, names, state_names)
-    _check_names(program)
-    return program
+    return encodings, (n_state, n_const, n_data), data[end:]
 
 
 def _check_counts(n_nodes: int, n_state: int, n_const: int, n_data: int) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from protocol import encoding
+from protocol import encoding, merkle
 from protocol.commitments import checkpoint_log, state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError, ProgramError
@@ -71,6 +71,21 @@ class Store:
         if found != root:
             raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
         return program
+
+    def get_encodings(self, root: bytes) -> list[bytes]:
+        """What stands for the nodes of the program with that root, right or wrong.
+
+        ArtifactError if it is missing or another.
+        """
+        data = self._get(f"programs/{root.hex()}", MAX_PROGRAM_BYTES)
+        try:
+            nodes = encoding.load_encodings(data)
+        except ProgramError as error:
+            raise ArtifactError(f"program {root.hex()} is damaged: {error}") from None
+        found = merkle.root([merkle.leaf_hash(node) for node in nodes])
+        if found != root:
+            raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
+        return nodes
 
     def put_tensors(
         self,

@@ -112,6 +112,8 @@ class Solver(Agent):
                 if self.checkpoints(task).begun < target:
                     return True
         except (ArtifactError, ProgramError):
+            if self.void(task):
+                return True
             if not (state.by_ask and state.log_size == 0):
                 raise
             return self._decline(task, state)

@@ -184,6 +184,42 @@ def test_an_ask_that_does_not_lead_keeps_its_capacity_and_bounds_the_price(world
     assert (raw(state.solver), state.price, state.by_ask) == (RIVAL, ASKED, False)
 
 
+def test_a_leading_ask_that_has_grown_to_the_most_there_is_cannot_stop_who_outbids_it(
+    world: World,
+) -> None:
+    ask(world)
+    task = world.post()
+    task.call("enterAsk", SOLVER)
+    ask(world, capacity=2**16 - 1)
+    task.seal_bid(RIVAL, ASKED - 1)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(RIVAL, ASKED - 1)
+    assert raw(task.state.solver) == RIVAL
+    assert (capacity(world), world.free(SOLVER)) == (2**16 - 1, FUNDS)
+    world.assert_solvent()
+
+
+@pytest.mark.parametrize("sealed", [ASKED + 5, ASKED, ASKED - 5])
+def test_nobody_lowers_the_price_of_a_sealed_bid_by_entering_its_bidders_own_ask(
+    world: World, sealed: int
+) -> None:
+    ask(world)
+    task = world.post()
+    task.seal_bid(SOLVER, sealed)
+    task.seal_bid(RIVAL, ASKED - 3)
+    task.call("enterAsk", SOLVER, sender=STRANGER)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(SOLVER, sealed)
+    assert (raw(task.state.solver), task.state.price) == (SOLVER, BUDGET)
+    assert world.free(SOLVER) == FUNDS - SPEC.solver_stake  # the bond is back
+    task.reveal_bid(RIVAL, ASKED - 3)
+    wins = sealed < ASKED - 3
+    price = ASKED - 3 if wins else ASKED
+    assert (raw(task.state.solver), task.state.price) == (SOLVER if wins else RIVAL, price)
+    assert capacity(world) == (0 if wins else 1)
+    world.assert_solvent()
+
+
 def test_a_sealed_bid_that_outbids_an_ask_is_no_ask(world: World) -> None:
     task = world.post()
     task.seal_bid(RIVAL, ASKED - 1)

@@ -116,6 +116,7 @@ def test_a_fault_in_the_bidding_gives_the_sealed_bids_their_bonds_and_the_leader
     void(task, index, nodes)
     task.call("forfeitBid", RIVAL)
     assert world.free(RIVAL) == FUNDS
+    assert world.market.view("recordOf", SOLVER)[3] == 1  # the ask may win another task
     assert_nobody_lost(world)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import assume, given
@@ -119,6 +119,30 @@ def test_any_auction_ends_as_the_model_says_and_holds_only_the_winners_stake(
         assert state.price == price
         assert state.by_ask == offers[winner].by_ask
         assert offers[winner].price <= price <= budget
+    world.assert_solvent()
+
+
+@given(offers=all_offers(), asked=st.integers(0, 220), late_cost=costs)
+def test_of_a_sealed_bid_and_an_ask_of_the_same_solver_the_lower_counts(
+    offers: list[Offer], asked: int, late_cost: int
+) -> None:
+    assume(offers)
+    first, *others = offers
+    world = fresh_world()
+    task = world.post(budget=220, late_cost=late_cost, work=1)
+    for bidder, offer in zip(BIDDERS, offers, strict=False):
+        remember(world, bidder, offer.settled, offer.defaulted)
+        task.seal_bid(bidder, offer.price)
+    world.send("setAsk", asked, 1, SPEC.memory_mib, 2**48 - 1, sender=BIDDERS[0])
+    task.call("enterAsk", BIDDERS[0])
+    world.wait_beyond(task.state.deadline)
+    for bidder, offer in zip(BIDDERS, offers, strict=False):
+        task.reveal_bid(bidder, offer.price)
+    lower = replace(first, price=min(asked, first.price))
+    winner, price = outcome([lower, *others], 220, late_cost)
+    assert winner is not None
+    assert (raw(task.state.solver), task.state.price) == (BIDDERS[winner], price)
+    assert world.market.view("recordOf", BIDDERS[0])[3] == (1 if winner else 0)
     world.assert_solvent()
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import faults
 from protocol.encoding import encode_nodes
 from protocol.errors import ProgramError
 from protocol.node_encoding import decode_node
@@ -32,6 +33,13 @@ def is_faulty(node: bytes, index: int, program: Program) -> bool:
     return bool(answer)
 
 
+def agree(node: bytes, index: int, program: Program) -> bool:
+    """Whether a node is faulty, as the contract and the agents say alike."""
+    answer = is_faulty(node, index, program)
+    assert faults.is_faulty(node, index, faults.Counts(*counts(program))) == answer
+    return answer
+
+
 def is_refused(node: bytes, index: int, program: Program) -> bool:
     """Whether honest parties refuse the program with this node in that place."""
     nodes = [*program.nodes]
@@ -46,7 +54,7 @@ def is_refused(node: bytes, index: int, program: Program) -> bool:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_broken_node_is_a_fault_and_honest_parties_refuse_it(name: str) -> None:
     index, node = FAULTS[name]
-    assert is_faulty(node, index, PROGRAM)
+    assert agree(node, index, PROGRAM)
     assert is_refused(node, index, PROGRAM)
 
 
@@ -54,13 +62,13 @@ def test_a_broken_node_is_a_fault_and_honest_parties_refuse_it(name: str) -> Non
 def test_no_node_of_a_hand_built_program_is_faulty(name: str) -> None:
     program = HAND_BUILT[name]()
     for index, node in enumerate(encode_nodes(program)):
-        assert not is_faulty(node, index, program)
+        assert not agree(node, index, program)
 
 
 @given(program=programs())
 def test_no_node_of_a_valid_program_is_faulty(program: Program) -> None:
     for index, node in enumerate(encode_nodes(program)):
-        assert not is_faulty(node, index, program)
+        assert not agree(node, index, program)
 
 
 @given(program=programs(), data=st.data())
@@ -74,7 +82,7 @@ def test_a_node_that_is_faulty_is_refused_by_honest_parties(
         place = data.draw(st.integers(0, len(node) - 1), "place")
         small = st.integers(0, 40)  # of which more stay encodings
         node[place] = data.draw(st.one_of(small, st.integers(0, 255)), "byte")
-    if is_faulty(bytes(node), index, program):
+    if agree(bytes(node), index, program):
         assert is_refused(bytes(node), index, program)
 
 
@@ -86,7 +94,7 @@ def test_what_is_no_encoding_is_faulty(program: Program, data: st.DataObject) ->
     cut = data.draw(st.integers(0, len(node) - 1), "cut")
     more = data.draw(st.binary(min_size=1, max_size=8), "more")
     for wrong in (node[:cut], node + more):
-        assert is_faulty(wrong, index, program)
+        assert agree(wrong, index, program)
 
 
 @given(program=programs(), data=st.data())
@@ -99,6 +107,6 @@ def test_a_node_in_another_nodes_place_is_faulty_or_reads_only_what_is_before_it
     is_output = index >= len(nodes) - program.n_state
     must_be = place >= len(nodes) - program.n_state
     if is_output != must_be:
-        assert is_faulty(nodes[index], place, program)
+        assert agree(nodes[index], place, program)
     elif place >= index:
-        assert not is_faulty(nodes[index], place, program)  # it reads nothing later than before
+        assert not agree(nodes[index], place, program)  # it reads nothing later than before

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from protocol import encoding
+from protocol import encoding, merkle
 from protocol.commitments import state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError
@@ -175,6 +175,32 @@ def test_a_damaged_or_exchanged_program_is_refused(store: Store, tmp_path: Path)
     path.write_bytes(encoding.dump(other))
     with pytest.raises(ArtifactError, match=program_root(other).hex()):
         store.get_program(root)
+
+
+def test_encodings_are_read_right_or_wrong_but_never_those_of_another_program(
+    store: Store, tmp_path: Path
+) -> None:
+    root = store.put_program(a_program())
+    right = encoding.encode_nodes(a_program())
+    assert store.get_encodings(root) == right
+    wrong = [right[0], b"\x7f", *right[2:]]
+    path = tmp_path / "store" / "programs" / root.hex()
+    data = path.read_bytes()
+    at = data.index(right[1])
+    broken = data[: at - 2] + b"\0\1\x7f" + data[at + len(right[1]) :]
+    path.write_bytes(broken)
+    with pytest.raises(ArtifactError, match="holds program"):
+        store.get_encodings(root)
+    broken_root = merkle.root([merkle.leaf_hash(node) for node in wrong])
+    path.with_name(broken_root.hex()).write_bytes(broken)
+    assert store.get_encodings(broken_root) == wrong
+    with pytest.raises(ArtifactError, match="node 1"):
+        store.get_program(broken_root)
+    path.write_bytes(data[:-1])
+    with pytest.raises(ArtifactError, match="damaged"):
+        store.get_encodings(root)
+    with pytest.raises(ArtifactError, match="is not in the store"):
+        store.get_encodings(bytes(32))
 
 
 def test_pickles_are_never_loaded(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from bitcourt.lab.stage import ETHER, Stage
 from bitcourt.lab.stubborn import StubbornSolver
 from protocol import upkeep
 from protocol.agent import Agent
+from protocol.bundle import Bundle
 from protocol.chain.deployment import deploy
 from protocol.chain.embedded import embedded_chain
+from protocol.encoding import program_root
 from protocol.executor import CompiledExecutor
-from protocol.market import OpenDispute
+from protocol.market import Market, OpenDispute
+from protocol.program import Kind
 from protocol.store import Store
 from protocol.task import Status, TaskState
 from protocol.witness import Witness
@@ -119,6 +123,70 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
     assert (state.status, int(state.solver, 16)) == (Status.BIDDING, 0)
     assert market.record(market.address).capacity == 0
     assert ETHER - spec.bond <= market.free_balance() < ETHER
+
+
+def faulty_bundle() -> Bundle:
+    """The small job, but one node of its program reads itself."""
+    program = bundle().program
+    index, node = next((i, n) for i, n in enumerate(program.nodes) if n.kind is Kind.MAP)
+    assert node.expression is not None
+    operands = (replace(node.expression.operands[0], source=index), *node.expression.operands[1:])
+    changed = replace(node, expression=replace(node.expression, operands=operands))
+    nodes = (*program.nodes[:index], changed, *program.nodes[index + 1 :])
+    return replace(bundle(), program=replace(program, nodes=nodes))
+
+
+def post_faulty(stage: Stage) -> tuple[Market, int]:
+    submitter, posted = stage.party("submitter"), faulty_bundle()
+    spec = terms(submitter, program_root=program_root(posted.program))
+    return submitter, stage.post(submitter, posted, spec)
+
+
+def test_a_solver_voids_a_task_that_its_ask_won_and_whose_program_is_none(stage: Stage) -> None:
+    submitter, task = post_faulty(stage)
+    market = stage.party("solver")
+    market.deposit(ETHER)
+    market.send("setAsk", 1, 5, 1 << 20, 10**9)
+    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    assert not solver.poll()  # enters no ask for what it cannot check
+    submitter.send_for("enterAsk", task, market.address)
+    stage.chain.wait(2 * submitter.posted(task).spec.bid_window + 1)
+    assert solver.poll()
+    (ended,) = stage.ledger.events("TaskEnded")
+    assert ended["reason"].rstrip(b"\0") == b"program fault"
+    assert market.state(task).status == Status.EXPIRED
+    record = market.record(market.address)
+    assert (market.free_balance(), record.capacity, record.defaulted) == (ETHER, 5, 0)
+    assert not solver.poll()
+
+
+class Unchecked(Solver):
+    """Takes any program for the small job."""
+
+    def bundle(self, task: int) -> Bundle:
+        return bundle()
+
+
+def test_verifiers_void_a_task_whose_program_is_none_and_lose_nothing(stage: Stage) -> None:
+    submitter, task = post_faulty(stage)
+    settings = Settings(stage.directory / "solver")
+    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor) for i in (1, 2)]
+    for verifier in verifiers:
+        verifier.register()
+    solver = Unchecked(stage.party("solver"), make_executor, settings)
+    state = stage.play(task, submitter, [solver, *verifiers], stage.party("keeper"))
+    assert state.status == Status.EXPIRED
+    (ended,) = stage.ledger.events("TaskEnded")
+    assert ended["reason"].rstrip(b"\0") == b"program fault"
+    assert not stage.ledger.events("Unavailable")
+    check_money(stage, submitter, set())
+
+
+def test_no_honest_program_is_taken_for_a_faulty_one(stage: Stage) -> None:
+    submitter, task = post(stage)
+    solver = a_solver(stage.party("solver"), stage.directory)
+    assert not solver.void(task)
+    assert submitter.state(task).status == Status.BIDDING
 
 
 def a_lie_that_all_attest(stage: Stage, solver: Solver) -> int:

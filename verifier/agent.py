@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from protocol import audit
 from protocol.agent import Agent, Progress, log, silent
 from protocol.bundle import ExecutorFactory
-from protocol.commitments import ZERO_ROOT, receipt_root, state_root
+from protocol.commitments import ZERO_ROOT, receipt_root
 from protocol.errors import ArtifactError, ChainError
 from protocol.market import Market, OpenDispute
 from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest
 from protocol.witness import Witness
 from verifier.demands import Demander
+from verifier.replay import Replay
 
 PATIENCE = 64
 """Blocks, of the 256 whose hashes the chain knows, that a solver has to call the draw itself."""
@@ -57,7 +59,7 @@ class Verifier(Agent):
         super().__init__(market, executor, progress)
         self.settings = settings or Settings()
         self.demander = Demander(market, self.store, self.bundle)
-        self._digests: dict[tuple[int, int], list[bytes]] = {}
+        self._replays: dict[tuple[int, int], Replay] = {}
 
     def register(self) -> bool:
         """Locks the stakes and joins the list; False if it has joined already."""
@@ -98,7 +100,7 @@ class Verifier(Agent):
         }
 
     def seal(self, duty: Duty) -> bool:
-        """Replays every run from the start that the solver serves, and seals the end roots.
+        """Replays every run from the start that the solver serves, then seals the end roots.
 
         Few chunks that are missing are demanded on chain. What cannot be replayed because more is
         missing or wrong is tried again until half of the window is over. Then this verifier reports
@@ -115,6 +117,8 @@ class Verifier(Agent):
         except Exception as error:  # whatever a hostile program does, the stake must not be lost
             log.warning("task %s: cannot replay: %s", duty.task, error)
             return self._leave(duty)
+        if roots is None:
+            return True
         digest = seal_digest(
             self.market.chain.chain_id,
             self.market.deployment.market,
@@ -137,6 +141,8 @@ class Verifier(Agent):
         if opened is None:
             return False  # not confirmed yet
         digests = self.digests(duty)
+        if digests is None:
+            return True
         receipt = self.receipt(duty, opened, digests)
         if receipt is None:
             return self._fetch_final(duty, opened)
@@ -168,7 +174,10 @@ class Verifier(Agent):
         late = self.market.chain.now > self._priority_end(duty)
         if duty.seat != SeatState.MISMATCHED or late or opened is None:
             return False
-        for run, theirs, own in zip(duty.runs, opened.roots, self.digests(duty), strict=True):
+        digests = self.digests(duty)
+        if digests is None:
+            return True
+        for run, theirs, own in zip(duty.runs, opened.roots, digests, strict=True):
             if theirs != own:
                 self._challenge(duty, run)
                 return True
@@ -195,24 +204,21 @@ class Verifier(Agent):
         start = self.demander.state(dispute.task, bytes(dispute.context["startRoot"]))
         return self.replay(dispute.task, start, spec.steps_between(dispute.first, dispute.count))
 
-    def digests(self, duty: Duty) -> list[bytes]:
-        """State roots at the end of each drawn run, replayed once."""
+    def digests(self, duty: Duty) -> list[bytes] | None:
+        """State roots at the end of each drawn run; None if a part is still to be replayed.
+
+        Replays a segment each time, so that no other task, and no dispute, waits for a whole audit.
+        """
         key = (duty.task, duty.round)
-        if key not in self._digests:
-            spec = self.market.posted(duty.task).spec
-            total = sum(len(spec.steps_between(run.first, run.count)) for run in duty.runs)
-            done = 0
-            executor = self.executor(duty.task)
-            roots = []
-            for run, start in zip(duty.runs, self.starts(duty), strict=True):
-                current = self.demander.state(duty.task, start)
-                for step in spec.steps_between(run.first, run.count):
-                    current = executor.step(current, step)
-                    done += 1
-                    self.progress("replay", done, total)
-                roots.append(state_root(current))
-            self._digests[key] = roots
-        return self._digests[key]
+        if key not in self._replays:
+            spec, executor = self.market.posted(duty.task).spec, self.executor(duty.task)
+            self._replays[key] = Replay(spec, executor, duty.runs, self.starts(duty))
+        replay = self._replays[key]
+        if not replay.complete:
+            replay.advance(
+                partial(self.demander.state, duty.task), partial(self.progress, "replay")
+            )
+        return replay.roots if replay.complete else None
 
     def starts(self, duty: Duty) -> list[bytes]:
         """The opened state roots before the runs; ArtifactError if they are not confirmed yet."""
@@ -236,7 +242,12 @@ class Verifier(Agent):
         return 2 * left <= self.market.posted(duty.task).spec.audit_window
 
     def _leave(self, duty: Duty) -> bool:
-        """Leaves the seat, with neither fee nor loss, when the time to wait for bytes is over."""
+        """Leaves the seat, with neither fee nor loss, when the time to wait for bytes is over.
+
+        At once, and all with it, if what is posted is no program.
+        """
+        if self.void(duty.task):
+            return True
         if self.demander.waits(duty.task, duty.state) or not self._hurries(duty):
             return False
         self.market.send("reportUnavailable", duty.task, duty.index)

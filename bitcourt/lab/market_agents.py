@@ -69,7 +69,7 @@ class BribedVerifier(Verifier):
 
     briber: Solver
 
-    def digests(self, duty: Duty) -> list[bytes]:
+    def digests(self, duty: Duty) -> list[bytes] | None:
         """The solver's roots in the first audit, which nobody has opened yet."""
         committee = self.market.posted(duty.task).spec.committee
         if duty.index >= committee:

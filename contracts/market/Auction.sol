@@ -62,7 +62,8 @@ abstract contract Auction is MarketBase {
         }
     }
 
-    /// @dev INVARIANT: whoever leads has its stake locked, and is paid at least what it asked for.
+    /// @dev INVARIANT: whoever leads has its stake locked, and is paid at least what it asked for (of an ask
+    /// and a sealed bid, the lower).
     function _rankBid(
         uint256 id,
         Task storage task,
@@ -79,11 +80,14 @@ abstract contract Auction is MarketBase {
         uint256 score = price + risk;
         uint256 lead = uint256(task.logRoot);
         address best = task.solver;
-        if (best == address(0) || score < lead >> 128) {
+        if (best == solver) {
+            // Its ask leads already: the lower of its two offers counts, and neither is the other's second.
+            if (score < lead >> 128) task.logRoot = bytes32(score << 128 | risk);
+        } else if (best == address(0) || score < lead >> 128) {
             uint256 second = best == address(0) ? spec.budget : (lead >> 128) - risk;
             if (best != address(0)) {
                 _credit(best, spec.solverStake, "outbid");
-                if (task.byAsk) ++recordOf[best].capacity;
+                if (task.byAsk) _returnAsk(best);
             }
             _lock(solver, spec.solverStake);
             task.solver = solver;

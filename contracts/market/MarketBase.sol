@@ -184,6 +184,13 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         }
     }
 
+    /// @dev Lets an ask win one more task again. Its owner may have set it to the most there is meanwhile,
+    /// which must not stop whoever calls.
+    function _returnAsk(address solver) internal {
+        Record storage record = recordOf[solver];
+        if (record.capacity < type(uint16).max) ++record.capacity;
+    }
+
     /// @dev Until then bids may be revealed.
     function _revealEnd(Task storage task, TaskSpec calldata spec) internal view returns (uint256) {
         return uint256(task.deadline) + spec.bidWindow;

@@ -81,7 +81,8 @@ contract Remedies is DataDemands, Runs {
     }
 
     /// @notice Ends a task whose program is none: a node breaks the rules (`IProgramJudge.isFaulty`). Nobody is
-    /// slashed. Honest parties refuse such a program before they stake anything.
+    /// slashed, and an ask that won the task may win another. Honest parties refuse such a program before they
+    /// stake anything.
     function voidProgram(
         uint256 id,
         TaskSpec calldata spec,
@@ -95,6 +96,7 @@ contract Remedies is DataDemands, Runs {
         _checkNode(id, spec, index, node, proof);
         if (!_isFaulty(spec, index, node)) revert NoFault(id, index);
         if (status == Status.Bidding) task.deadline = 0;
+        if (task.byAsk) _returnAsk(task.solver);
         _expire(id, task, spec, "program fault");
     }
 
