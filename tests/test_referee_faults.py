@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -21,13 +22,16 @@ from tests.faulty import FAULTS, PROGRAM, counts
 from tests.hand_built import HAND_BUILT
 from tests.programs import programs
 
-REFEREE = OnChain()
+@functools.cache
+def referee() -> OnChain:
+    """Made when a test asks for it: the mutation test switches a mutant on after all imports."""
+    return OnChain()
 
 
 def is_faulty(node: bytes, index: int, program: Program) -> bool:
     """As the market reads it: an error with a name is a fault too."""
     try:
-        (answer,) = REFEREE.call("isFaulty", node, index, *counts(program))
+        (answer,) = referee().call("isFaulty", node, index, *counts(program))
     except EvmReverted as error:
         return len(error.output) >= 4
     return bool(answer)
