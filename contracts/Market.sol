@@ -10,6 +10,7 @@ import {MarketBase} from "./market/MarketBase.sol";
 import {Opening, Run, Seat, Status, Task, TaskSpec} from "./market/MarketTypes.sol";
 import {Registry} from "./market/Registry.sol";
 import {Remedies} from "./market/Remedies.sol";
+import {TaskBook} from "./market/TaskBook.sol";
 
 /// @title The market: tasks, their audit, and who gets the money
 /// @notice One contract in three pieces of code, because one may not be larger than 24 KiB (EIP-170):
@@ -23,9 +24,14 @@ contract Market is Audit, IArbiter {
     /// @notice Code of joining, leaving and asking.
     address public immutable REGISTRY;
 
-    constructor(IDisputeGame game, IERC20 token, uint256 verifierStake, Remedies remedies, Registry registry)
-        MarketBase(game, token, verifierStake)
-    {
+    constructor(
+        IDisputeGame game,
+        IERC20 token,
+        uint256 verifierStake,
+        Remedies remedies,
+        Registry registry,
+        uint32 minWindow
+    ) MarketBase(game, token, verifierStake) TaskBook(minWindow) {
         _requireOwn(remedies);
         _requireOwn(registry);
         REMEDIES = address(remedies);
@@ -37,13 +43,6 @@ contract Market is Audit, IArbiter {
         if (address(TOKEN) != address(0)) revert WrongCurrency(address(TOKEN));
         balanceOf[msg.sender] += msg.value;
         emit Deposited(msg.sender, msg.value);
-    }
-
-    /// @notice Adds tokens that the sender has approved to its free balance.
-    function depositToken(uint256 amount) external {
-        _receiveToken(amount);
-        balanceOf[msg.sender] += amount;
-        emit Deposited(msg.sender, amount);
     }
 
     /// @notice Pays the sender its whole free balance.
@@ -60,8 +59,9 @@ contract Market is Audit, IArbiter {
     /// and those who attested. After the last one the task ends.
     function settle(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _closedWindow(id, spec);
-        // INVARIANT: no settlement without attestations of every drawn run.
-        if (_isLacking(id, task)) revert NotAttested(id);
+        // INVARIANT: no settlement without attestations of every drawn run, nor by an objection that came to
+        // nothing instead of the second audit.
+        if (_isLacking(id, task) || (_maySecond(task, spec) && _hasObjection(id, task))) revert NotAttested(id);
         _slashIdle(id, task, true);
         uint256 segments = segmentCount(spec);
         (uint256 before, uint256 done, uint256 price) = (task.settled, task.logSize - 1, task.price);
@@ -82,7 +82,7 @@ contract Market is Audit, IArbiter {
             task.paid = uint96(paid);
             task.settled = uint24(done);
             (task.seats, task.runs, task.firstRun) = (0, 0, 0);
-            (task.retries, task.agreed) = (0, 0);
+            (task.retries, task.agreed, task.endsHash) = (0, 0, 0);
             _startTraining(id, task, block.timestamp + spec.trainWindow);
         }
     }
@@ -107,6 +107,11 @@ contract Market is Audit, IArbiter {
     /// @notice Number of stakes in the list of verifiers.
     function verifierCount() external view returns (uint256) {
         return verifiers.length - _vacant.length;
+    }
+
+    /// @notice See `Registry`.
+    function depositToken(uint256) external {
+        _run(REGISTRY);
     }
 
     /// @notice See `Auction`.

@@ -200,11 +200,20 @@ class Demand:
 
 def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:
     """True if a round's audit counts for nothing, as the market has it: fewer than QUORUM attested,
-    or more could not get what they needed.
+    or so many could not get what they needed that the solver may have chosen who audits it.
     """
     states = [seat.state for seat in seats if seat.round == audit_round]
     attested = states.count(SeatState.ATTESTED)
-    return attested < QUORUM or states.count(SeatState.UNAVAILABLE) > attested
+    return attested < QUORUM or 2 * states.count(SeatState.UNAVAILABLE) >= attested
+
+
+def owes_second(spec: TaskSpec, agreed: int, seats: Sequence[Seat], audit_round: int) -> bool:
+    """True if a second audit must be drawn before the task settles: somebody objected in the first,
+    and has convicted nobody.
+    """
+    objects = {SeatState.MISMATCHED, SeatState.DISPUTING}
+    objection = any(s.state in objects for s in seats if s.round == audit_round)
+    return bool(spec.second_audit) and not agreed and objection
 
 
 @dataclass(frozen=True)

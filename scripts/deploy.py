@@ -29,6 +29,7 @@ class Step(NamedTuple):
 
 
 VERIFIER_STAKE = 10**18  # wei, what a verifier must lock to be drawn
+MIN_WINDOW = 600  # seconds, the shortest window and clock that terms may have
 TOKEN = "0x" + 40 * "0"  # address of an ERC-20 token; zero: the chain's own currency
 _TERMS = {"game": "DisputeGame", "token": TOKEN, "verifierStake": VERIFIER_STAKE}
 
@@ -37,7 +38,10 @@ DEPLOYMENT: tuple[Step, ...] = (
     Step("DisputeGame", {"referee": "Referee"}),
     Step("Remedies", _TERMS),
     Step("Registry", _TERMS),
-    Step("Market", {**_TERMS, "remedies": "Remedies", "registry": "Registry"}),
+    Step(
+        "Market",
+        {**_TERMS, "remedies": "Remedies", "registry": "Registry", "minWindow": MIN_WINDOW},
+    ),
 )
 
 

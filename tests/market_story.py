@@ -50,7 +50,7 @@ NATURE: Final = {
     "challenge_window": WINDOW,
     "dispute_clock": WINDOW,
     "work": 1,
-    "bond": SPEC.bond // 100,
+    "bond": SPEC.bond // 32,
 }
 
 
@@ -112,7 +112,7 @@ class Story:
             mine = [seat for seat in task.seats if raw(seat.verifier) == party]
             total += STAKE * sum(seat.state < SeatState.UNAVAILABLE for seat in mine)
         for number in self.disputes:
-            _, challenger, _, bond, _ = world.market.view("disputes", number)
+            _, challenger, _, _, bond, _ = world.market.view("disputes", number)
             total += bond if raw(challenger) == party else 0
         return total
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.market_driver import Task
 
 STAKE = ETHER  # of a verifier's slot
+MIN_WINDOW = 300  # seconds
 FUNDS = 1_000 * ETHER  # what everybody has deposited
 BUDGET = 10 * ETHER
 BURN_ADDRESS = bytes.fromhex("dead".zfill(40))
@@ -80,7 +81,7 @@ class World:
         self.game = Deployed(self.evm, "MockGame", referee.address)
         terms = (self.game.address, self._deploy_currency(), STAKE)
         codes = [Deployed(self.evm, name, *terms).address for name in ("Remedies", "Registry")]
-        self.market = Deployed(self.evm, "Market", *terms, *codes)
+        self.market = Deployed(self.evm, "Market", *terms, *codes, MIN_WINDOW)
         self.people = list(EVERYBODY)
         self.tasks: list[Task] = []
         self._layout_checked = False
@@ -185,7 +186,7 @@ class World:
         for task in self.tasks:
             total += self._held(task)
         for number in range(1, self.game.view("disputeCount") + 1):
-            total += self.market.view("disputes", number)[3]
+            total += self.market.view("disputes", number)[4]
         for number in range(1, self.market.view("demandCount") + 1):
             total += self.market.view("demands", number)[7]
         return total

@@ -27,7 +27,7 @@ from tests.market_driver import (
     World,
     fresh_world,
 )
-from tests.market_world import NATIVE
+from tests.market_world import MIN_WINDOW, NATIVE
 
 FAULT = "reads itself"
 
@@ -183,7 +183,7 @@ def test_a_referee_that_runs_out_of_gas_or_says_nothing_proves_no_fault() -> Non
     game = Deployed(world.evm, "MockGame", silent.address)
     terms = (game.address, NATIVE, SPEC.bond)
     codes = [Deployed(world.evm, name, *terms).address for name in ("Remedies", "Registry")]
-    market = Deployed(world.evm, "Market", *terms, *codes)
+    market = Deployed(world.evm, "Market", *terms, *codes, MIN_WINDOW)
     index, nodes = broken()
     spec = replace(SPEC, **program_terms(nodes))
     market.send("post", spec.as_abi(), "", sender=SUBMITTER, value=spec.escrow)

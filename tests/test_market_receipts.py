@@ -29,7 +29,7 @@ from tests.market_driver import (
     fresh_world,
     role,
 )
-from tests.market_world import NATIVE
+from tests.market_world import MIN_WINDOW, NATIVE
 
 MISSING = bytes(32)
 
@@ -187,7 +187,7 @@ def test_a_market_refuses_code_that_was_deployed_for_another(piece: str, what: s
     other = {"game": STRANGER, "token": STRANGER, "stake": STAKE + 1}[what]
     codes[piece] = Deployed(world.evm, piece, *(terms | {what: other}).values()).address
     with pytest.raises(EvmReverted) as caught:
-        Deployed(world.evm, "Market", *terms.values(), *codes.values())
+        Deployed(world.evm, "Market", *terms.values(), *codes.values(), MIN_WINDOW)
     refusal = world.market.refusal(caught.value)
     assert (refusal.error, refusal.arguments) == ("ForeignCode", ("0x" + codes[piece].hex(),))
 

@@ -195,7 +195,6 @@ class Verifier(Agent):
             log = audit.CheckpointLog.fetch(self.store(duty.task), duty.state)
             shown = log.opening(run.first), log.opening(run.first + run.count)
         target = (run.first, run.count, duty.index, NO_SEAT, *(o.as_abi() for o in shown))
-        self.market.ensure_balance(self.market.posted(duty.task).spec.bond)
         self.market.send_for("challenge", duty.task, target, bytes(32))
 
     def witness(self, dispute: OpenDispute) -> Witness:

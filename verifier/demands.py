@@ -13,7 +13,7 @@ from protocol.encoding import encode_nodes
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market
-from protocol.rules import DEMAND_SHARE, MAX_DEMANDS
+from protocol.rules import DEMAND_SHARE, MAX_DEMANDS, PRICE_DOUBLES
 from protocol.store import Hole, Store
 from protocol.task import TaskState
 from protocol.tensor_tree import CHUNK_ELEMENTS
@@ -67,7 +67,7 @@ class Demander:
         known |= {(d.tensor, d.chunk) for d in self.market.demands(task) if d.leaf == leaf}
         missing = [hole for hole in holes if hole not in known]
         spec, program = self.market.posted(task).spec, self._bundle(task).program
-        price = -(-spec.bond // DEMAND_SHARE)
+        price = -(-spec.bond // DEMAND_SHARE) << (state.demands // PRICE_DOUBLES)
         too_dear = (self._asked(task) + len(missing)) * price > spec.verifier_fee
         if not missing or too_dear or state.demands >= MAX_DEMANDS:
             return False

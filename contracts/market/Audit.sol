@@ -46,13 +46,15 @@ abstract contract Audit is TaskBook {
         if (block.number > drawBlock + HASH_BLOCKS) {
             if (block.timestamp > task.deadline || task.retries + 1 >= MAX_ROUNDS) revert DrawMissed(id);
             ++task.retries;
-            _awaitDraw(id, task, task.deadline);
+            _awaitDraw(id, task, task.deadline, DRAW_DELAY);
             return runs;
         }
         uint256 random =
             uint256(keccak256(abi.encode(blockhash(drawBlock), block.chainid, address(this), id, task.logRoot)));
         bool second = task.agreed != 0;
-        if (second && task.retries == 0 && uint8(random) >= spec.secondAudit) {
+        // Once drawn, a second audit stays due.
+        bool due = task.retries != 0 || task.runs != task.firstRun || uint8(random) < spec.secondAudit;
+        if (second && !due) {
             _skipSecond(id, task, spec);
             return runs;
         }
@@ -61,12 +63,22 @@ abstract contract Audit is TaskBook {
         runs = sealedSeats == 0 ? _drawRuns(id, task, spec, random) : _currentRuns(id, task);
         uint256 firstSeat = task.seats;
         address[] memory drawn;
-        if (runs.length != 0) drawn = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
+        bool busy = false;
+        if (runs.length != 0) (drawn, busy) = _drawSeats(id, task, spec, spec.committee - sealedSeats, random);
         if (drawn.length == 0) {
-            if (second && task.retries == 0) _skipSecond(id, task, spec);
-            else if (task.open == 0) _expire(id, task, spec, "nobody to draw");
+            bool skips = second && task.retries == 0 && !busy;
+            if (skips) {
+                _skipSecond(id, task, spec);
+            } else if (runs.length != 0 && block.timestamp <= task.deadline) {
+                // Somebody may have a stake free by then. What was drawn to be audited stays drawn.
+                _awaitDraw(id, task, task.deadline, BUSY_DELAY);
+            } else if (task.open == 0) {
+                _expire(id, task, spec, "nobody to draw");
+            }
             // INVARIANT: no solver escapes a dispute by an audit that fails. It fails again afterwards.
-            else _openWindow(id, task, spec.challengeWindow);
+            else {
+                _openWindow(id, task, spec.challengeWindow);
+            }
             return new Run[](0);
         }
         task.status = sealedSeats == 0 ? Status.Starting : Status.Sealing;
@@ -98,14 +110,15 @@ abstract contract Audit is TaskBook {
     /// @param index Number of the sender's seat.
     function seal(uint256 id, uint256 index, bytes32 digest) external {
         if (digest == 0) revert EmptySeal();
+        if (_tasks[id].status != Status.Sealing) revert WrongStatus(id, _tasks[id].status);
         Seat storage seat = _drawnSeat(id, index);
         seat.state = SeatState.Sealed;
         _seals[id][index] = digest;
         emit Sealed(id, msg.sender);
     }
 
-    /// @notice A drawn verifier cannot get what it needs to replay, or cannot run the program: it
-    /// leaves its seat, with neither fee nor loss. Silence costs the stake.
+    /// @notice A drawn verifier cannot get what it needs to replay, cannot run the program, or does not like
+    /// the terms: it leaves its seat, with neither fee nor loss. Silence costs the stake.
     function reportUnavailable(uint256 id, uint256 index) external {
         _leaveSeat(id, _drawnSeat(id, index));
     }
@@ -186,32 +199,28 @@ abstract contract Audit is TaskBook {
     }
 
     /// @dev Opens the challenge window, unless everybody agrees and a second audit may be drawn: whether
-    /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it.
+    /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it. Who
+    /// objects has the window to win its dispute first.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        bool second = spec.secondAudit != 0 && task.agreed == 0 && !_isLacking(id, task)
-            && _countSeats(id, task, SeatState.Mismatched) == 0 && _countSeats(id, task, SeatState.Disputing) == 0;
-        if (second) {
-            _slashIdle(id, task, true);
-            _closeRuns(id, task);
-            task.agreed = task.round;
-            task.retries = 0;
-            ++task.round;
-            _awaitDraw(id, task, block.timestamp + spec.auditWindow);
+        if (_maySecond(task, spec) && !_isLacking(id, task) && !_hasObjection(id, task)) {
+            _startSecond(id, task, spec);
         } else {
             _openWindow(id, task, spec.challengeWindow);
         }
     }
 
-    /// @dev No second audit: the first one's round stands.
+    /// @dev No second audit: the first one's round stands, and what was drawn for the second is not audited.
     function _skipSecond(uint256 id, Task storage task, TaskSpec calldata spec) private {
         task.round = task.agreed;
+        if (task.runs != task.firstRun) task.runs = task.firstRun;
         _openWindow(id, task, spec.challengeWindow);
     }
 
     /// @dev The sender's seat, about to leave the state Drawn.
     function _drawnSeat(uint256 id, uint256 index) private view returns (Seat storage seat) {
         Task storage task = _tasks[id];
-        if (task.status != Status.Sealing) revert WrongStatus(id, task.status);
+        Status status = task.status;
+        if (status != Status.Starting && status != Status.Sealing) revert WrongStatus(id, status);
         _requireEarly(id, task.deadline);
         seat = _seatOf(id, task, index);
         if (seat.state != SeatState.Drawn) revert AlreadySealed(id, msg.sender);
@@ -239,7 +248,7 @@ abstract contract Audit is TaskBook {
 
     function _drawSeats(uint256 id, Task storage task, TaskSpec calldata spec, uint256 count, uint256 random)
         private
-        returns (address[] memory drawn)
+        returns (address[] memory drawn, bool busy)
     {
         (uint256 seats, uint8 round) = (task.seats, task.round);
         (uint256 pool, uint256 committedBlock) = (task.pool, task.committedBlock);
@@ -248,13 +257,14 @@ abstract contract Audit is TaskBook {
         for (uint256 i = 0; i < seats; ++i) taken[i + 2] = _seats[id][i].verifier;
         drawn = new address[](count);
         for (uint256 i = 0; i < count; ++i) {
-            address verifier = _drawVerifier(
+            address verifier;
+            (verifier, busy) = _drawVerifier(
                 uint256(keccak256(abi.encode(random, "seat", i))), pool, committedBlock, taken
             );
             if (verifier == address(0)) {
-                // Nobody is left: those drawn already get their slots back, and the caller ends the audit.
+                // Those drawn already get their slots back.
                 for (uint256 j = 0; j < i; ++j) _returnSlot(drawn[j]);
-                return new address[](0);
+                return (new address[](0), busy);
             }
             taken[seats + i + 2] = drawn[i] = verifier;
             _seats[id][seats + i] = Seat(verifier, SeatState.Drawn, round);

@@ -48,7 +48,9 @@ abstract contract Claims is MarketBase, IArbiter {
     }
 
     /// @notice Disputes the state after some segments. A drawn verifier whose revealed digest differs has
-    /// one dispute that pays the plain bond at once, finds a place at all times and is rewarded first.
+    /// one dispute with the solver that its seat's stake stands for, finds a place at all times and is
+    /// rewarded first. If the attestor that is accused has lost its stake meanwhile, the bond comes back.
+    /// @return disputeId 0 if there is none
     function challenge(uint256 id, TaskSpec calldata spec, Target calldata target, bytes32 nonce)
         external
         returns (uint256 disputeId)
@@ -56,14 +58,18 @@ abstract contract Claims is MarketBase, IArbiter {
         Task storage task = _taskOf(id, spec);
         (uint96 bond, uint64 rank) = target.ownSeat == NO_SEAT
             ? _unsealChallenge(id, task, spec, target, nonce)
-            : _usePriority(id, task, spec, target.ownSeat);
+            : _usePriority(id, task, spec, target);
+        if (target.attestor < task.seats && _seats[id][target.attestor].state == SeatState.Slashed) {
+            _returnBond(id, task, msg.sender, bond);
+            return 0;
+        }
         address defendant =
             target.attestor == NO_SEAT ? task.solver : _attestor(id, task, target);
         Context memory context = _context(id, task, spec, target);
         // The defence gets one clock more for everything that is open beside this dispute.
         uint32 clock = spec.disputeClock * task.open;
         disputeId = GAME.create(context, defendant, msg.sender, clock, spec.disputeClock);
-        disputes[disputeId] = Dispute(uint64(id), msg.sender, target.attestor, bond, rank);
+        disputes[disputeId] = Dispute(uint64(id), msg.sender, target.attestor, target.ownSeat, bond, rank);
         emit DisputeOpened(id, disputeId, msg.sender, defendant, target.first, target.count, context);
     }
 
@@ -76,10 +82,13 @@ abstract contract Claims is MarketBase, IArbiter {
         bool needless = task.status >= Status.Convicted;
         if (!needless) _requireOver(id, uint256(kept.sealedAt) + spec.auditWindow);
         delete sealedChallenges[id][challenger];
-        --task.open;
-        if (needless) _credit(challenger, kept.bond, "bond");
-        else _burn(kept.bond, "bond");
-        emit ChallengeDropped(id, challenger);
+        if (needless) {
+            _returnBond(id, task, challenger, kept.bond);
+        } else {
+            --task.open;
+            _burn(kept.bond, "bond");
+            emit ChallengeDropped(id, challenger);
+        }
     }
 
     /// @inheritdoc IArbiter
@@ -103,10 +112,21 @@ abstract contract Claims is MarketBase, IArbiter {
             // INVARIANT: a bond lost on purpose earns nothing: half burns now, the rest is the
             // solver's only if the task settles or expires without a conviction.
             uint96 kept = dispute.bond / 2;
-            _burn(dispute.bond - kept, "bond");
+            if (dispute.ownSeat == NO_SEAT) {
+                _burn(dispute.bond - kept, "bond");
+            } else {
+                kept = uint96(VERIFIER_STAKE / 2);
+                _slashSeat(id, _seats[id][dispute.ownSeat], kept);
+            }
             if (dispute.seat == NO_SEAT) task.forfeited += kept;
             else _credit(_seats[id][dispute.seat].verifier, kept, "lost bonds");
         }
+    }
+
+    function _returnBond(uint256 id, Task storage task, address challenger, uint96 bond) private {
+        --task.open;
+        _credit(challenger, bond, "bond");
+        emit ChallengeDropped(id, challenger);
     }
 
     function _requireChallengeable(uint256 id, Task storage task) private view {
@@ -123,7 +143,7 @@ abstract contract Claims is MarketBase, IArbiter {
     /// cannot save it by a quick defeat against itself.
     function _claim(uint256 id, Task storage task, Dispute memory dispute) private {
         if (task.status > Status.Convicted) return;
-        task.status = Status.Convicted;
+        _convict(task);
         Claim storage claim = _claims[id];
         if (claim.challenger == address(0) || dispute.rank < claim.rank) {
             (claim.challenger, claim.rank) = (dispute.challenger, dispute.rank);
@@ -139,18 +159,20 @@ abstract contract Claims is MarketBase, IArbiter {
         _slashSeat(id, seat, reward);
     }
 
-    function _usePriority(uint256 id, Task storage task, TaskSpec calldata spec, uint8 ownSeat)
+    /// @dev No bond: whose digests differ loses its stake anyhow, unless it convicts the solver. INVARIANT:
+    /// nobody who was drawn needs money besides its stake to prove that it is right.
+    function _usePriority(uint256 id, Task storage task, TaskSpec calldata spec, Target calldata target)
         private
-        returns (uint96 bond, uint64 rank)
+        returns (uint96, uint64)
     {
+        if (target.attestor != NO_SEAT) revert NotAttestor(id, target.attestor);
         if (task.status == Status.Convicted) _requireEarly(id, _priorityEnd(task, spec));
         else _requireChallengeable(id, task);
-        Seat storage seat = _seatOf(id, task, ownSeat);
+        Seat storage seat = _seatOf(id, task, target.ownSeat);
         if (seat.state != SeatState.Mismatched) revert AlreadyChallenged(id, msg.sender);
         seat.state = SeatState.Disputing;
-        (bond, rank) = (spec.bond, ++_ranks);
-        _lock(msg.sender, bond);
         ++task.open;
+        return (0, ++_ranks);
     }
 
     /// @dev Who was not drawn challenges single segments, or the run that an attestor answers for. One audit

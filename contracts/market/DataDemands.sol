@@ -13,9 +13,14 @@ import {Opening, Run, Seat, SeatState, Status, Task, TaskSpec} from "./MarketTyp
 /// for it; and it says nothing about the rest of the state.
 abstract contract DataDemands is Claims {
     /// @notice In each phase of the audit, and in the challenge window.
-    uint256 internal constant MAX_DEMANDS = 8;
+    uint256 internal constant MAX_DEMANDS = 16;
+    /// @notice Open at a time, with all else that is open.
+    uint256 internal constant MAX_OPEN_DEMANDS = 128;
     /// @notice A demand costs the bond of a challenge divided by this, rounded up.
     uint256 internal constant DEMAND_SHARE = 8;
+    /// @notice The price doubles with every so many demands of a phase. Half of it burns if it is answered, so
+    /// that a solver which fills all places itself, to leave none to others, pays for it.
+    uint256 internal constant PRICE_DOUBLES = 4;
     uint256 internal constant CHUNK_BYTES = 1024;
 
     /// @notice Demands chunk `chunk` of tensor `tensor` of the state in leaf `leaf` of the log. A drawn
@@ -37,12 +42,13 @@ abstract contract DataDemands is Claims {
         Task storage task = _taskOf(id, spec);
         _checkAsker(id, task, ownSeat, leaf);
         _requireEarly(id, task.deadline);
-        if (task.demands >= MAX_DEMANDS) revert TooManyDemands(id);
+        if (task.demands >= MAX_DEMANDS || task.open >= MAX_OPEN_DEMANDS) revert TooManyDemands(id);
         uint256 numel = _numel(id, spec, tensor, node, nodeProof);
         if (leaf >= task.logSize || uint256(chunk) * CHUNK_BYTES >= 4 * numel) {
             revert NothingToDemand(id, leaf, tensor, chunk);
         }
-        uint96 price = uint96((spec.bond + DEMAND_SHARE - 1) / DEMAND_SHARE);
+        // At most a bond, which fits.
+        uint96 price = uint96(((spec.bond + DEMAND_SHARE - 1) / DEMAND_SHARE) << (task.demands / PRICE_DOUBLES));
         _lock(msg.sender, price);
         ++task.open;
         ++task.demands;
@@ -53,7 +59,7 @@ abstract contract DataDemands is Claims {
         emit Demanded(id, demandId, msg.sender, leaf, tensor, chunk, deadline);
     }
 
-    /// @notice Answers a demand in time. Anybody may; the solver is paid.
+    /// @notice Answers a demand in time. Anybody may; the solver is paid half of the price.
     function answer(
         uint256 demandId,
         TaskSpec calldata spec,
@@ -79,7 +85,9 @@ abstract contract DataDemands is Claims {
         ) revert BadProof(id, "chunk");
         delete demands[demandId];
         --task.open;
-        _credit(task.solver, asked.price, "answered");
+        uint256 paid = asked.price / 2;
+        _credit(task.solver, paid, "answered");
+        _burn(asked.price - paid, "demand");
         emit Answered(id, demandId, opening.salt, stateRoot, tensorRoot, chunk);
     }
 
@@ -91,8 +99,7 @@ abstract contract DataDemands is Claims {
         bool needless = task.status >= Status.Convicted;
         if (!needless) {
             _requireOver(id, asked.deadline);
-            ++recordOf[task.solver].defaulted;
-            task.status = Status.Convicted;
+            _convict(task);
         }
         delete demands[demandId];
         --task.open;

@@ -16,8 +16,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     /// @notice What is known of a solver, and its standing ask.
     struct Record {
         uint32 settled; // tasks
-        uint32 defaulted; // tasks
-        uint40 slashedAt; // time of the last conviction or default
+        uint32 defaulted; // tasks in which it was convicted or late
+        uint40 slashedAt; // time of the last of them
         uint16 capacity; // tasks that the ask may still win
         uint24 memoryMiB; // no task that needs more
         uint64 askPrice; // for each unit of work
@@ -29,6 +29,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         uint64 task;
         address challenger;
         uint8 seat; // of the attestor that defends, NO_SEAT for the solver
+        uint8 ownSeat; // of the challenger, NO_SEAT if it was not drawn
         uint96 bond;
         uint64 rank;
     }
@@ -67,6 +68,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     uint256 internal constant MAX_SAMPLES = 16;
     /// @notice Blocks between what fixes the subject of a draw and the block whose hash seeds it.
     uint256 internal constant DRAW_DELAY = 1;
+    /// @notice The same, if a draw found too few verifiers with a free stake.
+    uint256 internal constant BUSY_DELAY = 32;
     /// @dev Blocks for which the chain keeps a block's hash.
     uint256 internal constant HASH_BLOCKS = 256;
     /// @notice Seconds for which a slashed solver may not bid.
@@ -184,11 +187,20 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         }
     }
 
-    /// @dev Lets an ask win one more task again. Its owner may have set it to the most there is meanwhile,
-    /// which must not stop whoever calls.
+    /// @dev Lets an ask win one more task again, if it was not withdrawn meanwhile. Its owner may also have set
+    /// it to the most there is, which must not stop whoever calls.
     function _returnAsk(address solver) internal {
         Record storage record = recordOf[solver];
-        if (record.capacity < type(uint16).max) ++record.capacity;
+        if (record.maxStake != 0 && record.capacity < type(uint16).max) ++record.capacity;
+    }
+
+    /// @dev The solver has lost: to a dispute, or by missing a deadline. The stake is shared out later.
+    function _convict(Task storage task) internal {
+        if (task.status == Status.Convicted) return;
+        task.status = Status.Convicted;
+        Record storage record = recordOf[task.solver];
+        ++record.defaulted;
+        record.slashedAt = uint40(block.timestamp);
     }
 
     /// @dev Until then bids may be revealed.
@@ -212,10 +224,10 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     // The audit --------------------------------------------------------------------------------------
 
     /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task, uint256 deadline) internal {
+    function _awaitDraw(uint256 id, Task storage task, uint256 deadline, uint256 delay) internal {
         task.status = Status.Committed;
         task.deadline = uint40(deadline);
-        task.drawBlock = uint32(block.number + DRAW_DELAY);
+        task.drawBlock = uint32(block.number + delay);
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
 
@@ -245,8 +257,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         return block.timestamp > task.deadline || _countSeats(id, task, SeatState.Drawn) == 0;
     }
 
-    /// @dev True if the round's audit counts for nothing: too few attested, or most of the drawn could not
-    /// get what they needed.
+    /// @dev True if the round's audit counts for nothing: too few attested, or so many could not get what they
+    /// needed that the solver may have chosen who audits it by whom it serves.
     function _isLacking(uint256 id, Task storage task) internal view returns (bool) {
         (uint256 seats, uint256 round) = (task.seats, task.round);
         uint256 attested = 0;
@@ -257,7 +269,17 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
             if (seat.state == SeatState.Attested) ++attested;
             else if (seat.state == SeatState.Unavailable) ++unavailable;
         }
-        return attested < QUORUM || unavailable > attested;
+        return attested < QUORUM || 2 * unavailable >= attested;
+    }
+
+    /// @dev True if somebody's digests differ in this round, and have not convicted the solver.
+    function _hasObjection(uint256 id, Task storage task) internal view returns (bool) {
+        return _countSeats(id, task, SeatState.Mismatched) + _countSeats(id, task, SeatState.Disputing) != 0;
+    }
+
+    /// @dev True if the terms have second audits and this round is no part of one.
+    function _maySecond(Task storage task, TaskSpec calldata spec) internal view returns (bool) {
+        return spec.secondAudit != 0 && task.agreed == 0;
     }
 
     function _closedWindow(uint256 id, TaskSpec calldata spec) internal view returns (Task storage task) {
@@ -302,7 +324,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     }
 
     /// @dev Frees the stakes of all seats of the progress window that still have one, and pays `fee` to
-    /// those that were right: who attested, or who did not if the solver is convicted.
+    /// those that did their part: who attested, or who objected if a dispute has convicted the solver; and
+    /// who sealed and was never shown an end.
     /// @return paid fees in all
     function _closeSeats(uint256 id, Task storage task, uint256 fee, bool convicted)
         internal
@@ -316,7 +339,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
             _returnSlot(seat.verifier);
             bool right = state == SeatState.Attested;
             if (convicted) right = state == SeatState.Mismatched || state == SeatState.Disputing;
-            if (right) {
+            if (right || state == SeatState.Sealed) {
                 paid += fee;
                 _credit(seat.verifier, fee, "verified");
             }

@@ -16,8 +16,16 @@ contract Registry is VerifierRegistry, Auction {
 
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
+    /// @notice Adds tokens that the sender has approved to its free balance.
+    function depositToken(uint256 amount) external {
+        _receiveToken(amount);
+        balanceOf[msg.sender] += amount;
+        emit Deposited(msg.sender, amount);
+    }
+
     /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most
     /// `memoryMiB` and lock at most `maxStake` times 10**9, from the free balance when they are entered.
+    /// A `maxStake` of zero withdraws the ask.
     function setAsk(uint64 price, uint16 capacity, uint24 memoryMiB, uint48 maxStake) external {
         Record storage record = recordOf[msg.sender];
         (record.askPrice, record.capacity, record.memoryMiB, record.maxStake) =
@@ -25,11 +33,12 @@ contract Registry is VerifierRegistry, Auction {
         emit AskSet(msg.sender, price, capacity, memoryMiB, maxStake);
     }
 
-    /// @notice Enters a solver's standing ask in an auction, at any time of the bidding. Anybody may.
+    /// @notice Enters a solver's standing ask in an auction, as long as bids may be sealed. Anybody may.
+    /// @dev INVARIANT: when the first bid is revealed it is too late to underbid it, or to lower what it is paid.
     function enterAsk(uint256 id, TaskSpec calldata spec, address solver) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         if (spec.solver != address(0)) revert NotAuctioned(id, spec.solver);
-        _requireEarly(id, _revealEnd(task, spec));
+        _requireEarly(id, task.deadline);
         _checkEligible(solver);
         if (solver == spec.submitter) revert SubmitterMayNotBid(id);
         if (solver == task.solver) revert AlreadyLeads(id, solver);
@@ -38,27 +47,38 @@ contract Registry is VerifierRegistry, Auction {
             record.capacity == 0 || record.memoryMiB < spec.memoryMiB
                 || uint256(record.maxStake) * 10 ** 9 < spec.solverStake
         ) revert NoAsk(solver);
+        // Also an ask that will not lead must be able to.
+        if (balanceOf[solver] < spec.solverStake) {
+            revert InsufficientBalance(solver, spec.solverStake, balanceOf[solver]);
+        }
         _rankBid(id, task, spec, solver, uint256(record.askPrice) * spec.work, true);
         if (task.solver == solver) --record.capacity;
         emit AskEntered(id, solver);
     }
 
-    /// @notice A solver that its ask won a task for refuses it before its first commitment: it has had no
-    /// chance to check program and data before. Costs a bond, or a part of the stake if that is less, and
-    /// the ask; the bidding begins again.
+    /// @notice A solver that was entered by its ask refuses the task, since it has had no chance to check
+    /// program and data before: free of charge as long as bids may be sealed; at a price if it has won, in
+    /// the first half of its time and before its first commitment: a bond, or a part of the stake if that is
+    /// less. The ask is withdrawn, and the bidding is open to others again.
     function decline(uint256 id, TaskSpec calldata spec) external {
-        Task storage task = _taskIn(id, spec, Status.Training);
+        Task storage task = _taskOf(id, spec);
+        Status status = task.status;
+        if (status != Status.Bidding && status != Status.Training) revert WrongStatus(id, status);
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
         if (!task.byAsk || task.logSize != 0) revert MayNotDecline(id);
-        _requireEarly(id, task.deadline);
-        recordOf[msg.sender].capacity = 0;
-        uint256 bond = spec.solverStake / DECLINE_SHARE;
-        if (spec.bond < bond) bond = spec.bond;
-        _burn(bond, "declined");
+        bool won = status == Status.Training;
+        _requireEarly(id, won ? task.deadline - spec.trainWindow / 2 : task.deadline);
+        (recordOf[msg.sender].capacity, recordOf[msg.sender].maxStake) = (0, 0);
+        uint256 bond = 0;
+        if (won) {
+            bond = spec.solverStake / DECLINE_SHARE;
+            if (spec.bond < bond) bond = spec.bond;
+            _burn(bond, "declined");
+            task.status = Status.Bidding;
+            task.deadline = uint40(block.timestamp) + spec.bidWindow;
+        }
         _credit(msg.sender, spec.solverStake - bond, "stake");
-        (task.solver, task.price, task.byAsk) = (address(0), 0, false);
-        task.status = Status.Bidding;
-        task.deadline = uint40(block.timestamp) + spec.bidWindow;
+        (task.solver, task.price, task.byAsk, task.logRoot) = (address(0), 0, false, 0);
         emit Declined(id, msg.sender, task.deadline);
     }
 
@@ -73,15 +93,16 @@ contract Registry is VerifierRegistry, Auction {
         _startTraining(id, task, block.timestamp + spec.trainWindow);
     }
 
-    /// @notice The submitter takes back a task before any bid was revealed; sealed ones get their bonds back.
+    /// @notice The submitter takes back a task before any bid may be revealed; sealed ones get their bonds
+    /// back, a leading ask its stake.
     function cancel(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         if (msg.sender != spec.submitter) revert NotSubmitter(id, msg.sender);
         // INVARIANT: once bids may be revealed it is too late to shop for another price.
         _requireEarly(id, task.deadline);
-        if (task.solver != address(0)) revert WrongStatus(id, task.status);
         task.deadline = 0;
         emit TaskCancelled(id);
+        if (task.byAsk) _returnAsk(task.solver);
         _expire(id, task, spec, "cancelled");
     }
 }

@@ -17,9 +17,10 @@ contract Remedies is DataDemands, Runs {
 
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
-    /// @notice Draws again if too few verifiers sealed, too few attested, or most could not get the
-    /// bytes: replacements for the same runs if somebody has sealed, else anew and larger. After MAX_ROUNDS
-    /// draws the task expires unpaid.
+    /// @notice Draws again if too few verifiers sealed, too few attested, or too many could not get the
+    /// bytes: replacements for the same runs if somebody has sealed and the others only did not come, else
+    /// anew and larger. After MAX_ROUNDS draws the task expires unpaid. Also starts the second audit that
+    /// terms may have, where somebody objected and then convicted nobody.
     function redraw(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _tasks[id];
         if (task.status == Status.Sealing) {
@@ -28,12 +29,20 @@ contract Remedies is DataDemands, Runs {
             uint256 sealedSeats = _countSeats(id, task, SeatState.Sealed);
             if (sealedSeats >= QUORUM) revert WrongStatus(id, task.status);
             _slashIdle(id, task, false);
-            if (sealedSeats == 0) ++task.round;
+            // INVARIANT: a solver does not choose its committee by serving only some of those drawn.
+            if (sealedSeats == 0 || _countSeats(id, task, SeatState.Unavailable) != 0) ++task.round;
         } else {
             _closedWindow(id, spec);
-            if (!_isLacking(id, task)) revert AlreadyAttested(id);
-            _slashIdle(id, task, true);
-            _closeRuns(id, task);
+            if (!_isLacking(id, task)) {
+                if (!_maySecond(task, spec) || !_hasObjection(id, task)) revert AlreadyAttested(id);
+                _startSecond(id, task, spec);
+                return;
+            }
+            // If no ends were opened, nobody could reveal, and nothing was audited.
+            if (task.endsHash != 0) {
+                _slashIdle(id, task, true);
+                _closeRuns(id, task);
+            }
             ++task.round;
         }
         if (task.retries + 1 >= MAX_ROUNDS) {
@@ -43,7 +52,7 @@ contract Remedies is DataDemands, Runs {
             return;
         }
         ++task.retries;
-        _awaitDraw(id, task, block.timestamp + spec.auditWindow);
+        _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
     }
 
     /// @notice Convicts a solver that let a deadline of its own pass. Its stake is shared out at once if
@@ -64,8 +73,7 @@ contract Remedies is DataDemands, Runs {
         }
         _requireOver(id, deadline);
         if (status == Status.Sealing) _slashIdle(id, task, false);
-        ++recordOf[task.solver].defaulted;
-        task.status = Status.Convicted;
+        _convict(task);
         // The submitter may have caused a default in training itself.
         if (task.open == 0) _punish(id, task, spec, status != Status.Training);
     }
@@ -115,9 +123,8 @@ contract Remedies is DataDemands, Runs {
         bool claimed = claim.challenger != address(0);
         uint256 reward = claimed ? stake * CHALLENGER_SHARE / 100 : 0;
         uint256 compensation = compensated ? stake * COMPENSATION_SHARE / 100 : 0;
-        uint256 paid = task.paid + _closeSeats(id, task, claimed ? spec.verifierFee : 0, true);
+        uint256 paid = task.paid + _closeSeats(id, task, spec.verifierFee, claimed);
         task.status = Status.Slashed;
-        recordOf[task.solver].slashedAt = uint40(block.timestamp);
         delete _claims[id];
         _credit(claim.challenger, reward, "conviction");
         _credit(spec.submitter, escrowOf(spec) - paid, "refund");

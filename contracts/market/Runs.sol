@@ -90,4 +90,14 @@ abstract contract Runs is MarketBase {
         task.firstRun = task.runs;
         task.endsHash = 0; // nothing more can be revealed
     }
+
+    /// @dev Ends a first audit, in which enough attested, and lets a draw decide about a second one.
+    function _startSecond(uint256 id, Task storage task, TaskSpec calldata spec) internal {
+        _slashIdle(id, task, true);
+        _closeRuns(id, task);
+        task.agreed = task.round;
+        task.retries = 0;
+        ++task.round;
+        _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
+    }
 }

@@ -17,6 +17,19 @@ abstract contract TaskBook is Runs {
     uint256 internal constant MAX_PROGRESS_WINDOWS = 32;
     /// @notice Seconds; shorter than LEAVE_DELAY, so that no verifier leaves while a window lasts.
     uint32 internal constant MAX_WINDOW = 28 days;
+    /// @notice The least that terms may say, as parts of VERIFIER_STAKE. Verifiers and owners of asks come
+    /// into tasks without having seen the terms: these bound what a seat costs whoever fills it in bad
+    /// faith, and pay for a seat, and for a defence against a challenge that is lost.
+    uint256 internal constant SOLVER_STAKE_SHARE = 4;
+    uint256 internal constant FEE_SHARE = 1024;
+    uint256 internal constant BOND_SHARE = 32;
+    /// @notice Seconds of the shortest window and clock, for the same reason: within them everybody must
+    /// find the time to act.
+    uint32 public immutable MIN_WINDOW;
+
+    constructor(uint32 minWindow) {
+        MIN_WINDOW = minWindow;
+    }
 
     /// @notice Posts a task and escrows `escrowOf(spec)`: what is sent, else from the free balance.
     /// @param artifacts URL of the store that serves program, state and data by root.
@@ -63,36 +76,40 @@ abstract contract TaskBook is Runs {
             task.committedBlock = uint32(block.number);
             task.pool = uint32(verifiers.length);
             ++task.round;
-            _awaitDraw(id, task, block.timestamp + spec.auditWindow);
+            _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
         }
     }
 
     /// @return escrow what the terms cost the submitter
     function _checkSpec(TaskSpec calldata spec) private view returns (uint256 escrow) {
-        if (spec.submitter != msg.sender) revert InvalidSpec("submitter");
-        if (spec.solver == msg.sender) revert InvalidSpec("solver");
-        if (spec.steps == 0 || spec.steps > type(uint32).max) revert InvalidSpec("steps");
         if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps) revert InvalidSpec("segmentSteps");
+        // One place for all others, of which the last that is wrong is named.
+        bytes32 wrong = 0;
+        if (spec.submitter != msg.sender) wrong = "submitter";
+        if (spec.solver == msg.sender) wrong = "solver";
+        if (spec.steps > type(uint32).max) wrong = "steps";
         uint256 segments = segmentCount(spec);
         // The log's leaves, one more than there are segments, are counted in 24 bits.
-        if (segments >= type(uint24).max) revert InvalidSpec("segmentSteps");
-        uint256 window = spec.windowSegments;
-        if (window == 0 || window > segments || (segments + window - 1) / window > MAX_PROGRESS_WINDOWS) {
-            revert InvalidSpec("windowSegments");
-        }
-        if (spec.nState == 0 || spec.nNodes <= spec.nState) revert InvalidSpec("nNodes");
-        if (spec.programRoot == 0 || spec.initialRoot == 0) revert InvalidSpec("roots");
-        if (spec.committee < QUORUM || spec.committee > MAX_COMMITTEE) revert InvalidSpec("committee");
-        if (spec.samples == 0 || spec.samples > MAX_SAMPLES || spec.samples > segments) {
-            revert InvalidSpec("samples");
-        }
-        escrow = escrowOf(spec);
-        if (spec.budget == 0 || escrow > type(uint96).max) revert InvalidSpec("budget");
-        if (spec.solverStake == 0 || spec.bond == 0) revert InvalidSpec("stakes");
+        if (segments >= type(uint24).max) wrong = "segmentSteps";
+        if (spec.nState == 0 || spec.nNodes <= spec.nState) wrong = "nNodes";
+        if (spec.programRoot == 0 || spec.initialRoot == 0) wrong = "roots";
+        if (spec.committee < QUORUM || spec.committee > MAX_COMMITTEE) wrong = "committee";
+        if (spec.samples == 0 || spec.samples > MAX_SAMPLES || spec.samples > segments) wrong = "samples";
+        if (spec.solverStake < VERIFIER_STAKE / SOLVER_STAKE_SHARE) wrong = "solverStake";
+        if (spec.verifierFee < VERIFIER_STAKE / FEE_SHARE) wrong = "verifierFee";
+        if (spec.bond < VERIFIER_STAKE / BOND_SHARE || spec.bond > VERIFIER_STAKE) wrong = "bond";
         uint32[5] memory windows =
             [spec.bidWindow, spec.trainWindow, spec.auditWindow, spec.challengeWindow, spec.disputeClock];
         for (uint256 i = 0; i < windows.length; ++i) {
-            if (windows[i] == 0 || windows[i] > MAX_WINDOW) revert InvalidSpec("windows");
+            if (windows[i] < MIN_WINDOW || windows[i] > MAX_WINDOW) wrong = "windows";
         }
+        uint256 window = spec.windowSegments;
+        if (window == 0 || window > segments || (segments + window - 1) / window > MAX_PROGRESS_WINDOWS) {
+            wrong = "windowSegments";
+        } else {
+            escrow = escrowOf(spec);
+            if (spec.budget == 0 || escrow > type(uint96).max) wrong = "budget";
+        }
+        if (wrong != 0) revert InvalidSpec(wrong);
     }
 }

@@ -19,12 +19,17 @@ abstract contract VerifierPool is Vault {
     error NotRegistered(address verifier);
     error InvalidSlots(uint32 slots);
     error StillBound(address verifier, uint64 leavesAt);
+    error InvalidStake(uint256 stake);
 
     event VerifierRegistered(address indexed verifier, uint32 slots);
     event VerifierLeaving(address indexed verifier, uint64 leavesAt);
     event VerifierRemoved(address indexed verifier, uint32 slots);
 
     uint32 internal constant MAX_SLOTS = 64;
+    /// @notice Verifiers without a free stake that the search for one passes over; at the next it ends.
+    /// @dev INVARIANT: who fills the stakes of all others cannot make the draw find only its own: for each
+    /// seat at most so many more places than one are looked at.
+    uint256 internal constant MAX_BUSY = 3;
     /// @notice Seconds between announcing and leaving: longer than any window.
     uint64 internal constant LEAVE_DELAY = 30 days;
     /// @notice Wei that one slot locks.
@@ -39,6 +44,8 @@ abstract contract VerifierPool is Vault {
     mapping(address account => uint32[] places) internal _placesOf;
 
     constructor(uint256 verifierStake) {
+        // INVARIANT: sums of bonds, of which each is at most 256 stakes, fit in 96 bits.
+        if (verifierStake == 0 || verifierStake > 1 << 80) revert InvalidStake(verifierStake);
         VERIFIER_STAKE = verifierStake;
     }
 
@@ -58,19 +65,20 @@ abstract contract VerifierPool is Vault {
     }
 
     /// @dev Draws a seat among the first `pool` places: up to 64 random tries, then the next eligible
-    /// one in list order, at most 64 further. Returns address(0) if none was found. Nobody in `taken`
-    /// is eligible. The drawn verifier's slot is taken.
+    /// one in list order, at most 64 further. Returns address(0) if none was found, and whether that is
+    /// because too many were busy. Nobody in `taken` is eligible. The drawn verifier's slot is taken.
     function _drawVerifier(uint256 random, uint256 pool, uint256 beforeBlock, address[] memory taken)
         internal
-        returns (address)
+        returns (address, bool)
     {
-        if (pool == 0) return address(0);
+        if (pool == 0) return (address(0), false);
         uint256 place;
+        uint256 busy = 0;
         for (uint256 i = 0; i < 128; ++i) {
             place = i < 64 ? uint256(keccak256(abi.encode(random, i))) % pool : (place + 1) % pool;
             address candidate = _verifierAt(place);
             Verifier storage record = verifierOf[candidate];
-            if (record.slots == 0 || record.joinedBlock >= beforeBlock) continue;
+            if (record.places == 0 || record.joinedBlock >= beforeBlock) continue;
             // From that time on it may remove itself, which must change no draw either.
             if (record.leavesAt != 0 && block.timestamp >= record.leavesAt) continue;
             bool isTaken = false;
@@ -78,9 +86,13 @@ abstract contract VerifierPool is Vault {
                 if (taken[j] == candidate) isTaken = true;
             }
             if (isTaken) continue;
+            if (record.slots == 0) {
+                if (++busy > MAX_BUSY) return (address(0), true);
+                continue;
+            }
             record.slots -= 1;
-            return candidate;
+            return (candidate, false);
         }
-        return address(0);
+        return (address(0), false);
     }
 }

@@ -17,6 +17,7 @@ from protocol.errors import ChainError, UsageError
 NATIVE = "0x" + 40 * "0"
 """Instead of the address of a token: the chain's own currency."""
 DEFAULT_VERIFIER_STAKE = 10**18
+DEFAULT_MIN_WINDOW = 600
 
 _ACCOUNT, _AMOUNT = ({"name": "", "type": kind} for kind in ("address", "uint256"))
 TOKEN_ABI = [
@@ -99,11 +100,13 @@ def deploy(
     account: Account,
     *,
     verifier_stake: int = DEFAULT_VERIFIER_STAKE,
+    min_window: int = DEFAULT_MIN_WINDOW,
     token: str = NATIVE,
 ) -> Deployment:
     """Deploys referee, game and market, whose code is three contracts.
 
-    `verifier_stake` is locked for each slot, in the smallest unit of the token.
+    `verifier_stake` is locked for each slot, in the smallest unit of the token. No window or clock
+    of a task is shorter than `min_window` seconds: all who take part must be able to act in it.
     """
     block = chain.block
     gas: dict[str, int] = {}
@@ -116,5 +119,6 @@ def deploy(
     referee = put("Referee")
     game = put("DisputeGame", referee)
     terms = (game, token, verifier_stake)
-    market = put("Market", *terms, put("Remedies", *terms), put("Registry", *terms))
+    codes = (put("Remedies", *terms), put("Registry", *terms))
+    market = put("Market", *terms, *codes, min_window)
     return Deployment(chain.chain_id, referee, game, market, block, token, gas)
