@@ -22,6 +22,7 @@ from eth_utils.crypto import keccak
 
 from protocol.commitments import checkpoint_leaf_hash
 from protocol.merkle import Tree
+from protocol.rules import BUSY_DELAY
 from protocol.task import NO_SEAT, Run, Seat, SeatState, Status, TaskSpec, TaskState
 from tests.market_chain import Done, Mark, raw
 from tests.market_world import (
@@ -179,6 +180,16 @@ class Task:
         """Waits for the block after the draw's, and draws."""
         self.world.wait(blocks=2)
         return self.call("draw", list(openings), sender=sender)
+
+    def draw_in_vain(self) -> Done:
+        """Draws, finds nobody, and draws once more after the deadline."""
+        deadline, due = self.state.deadline, self.state.draw_block + 1
+        self.draw()
+        state = self.state
+        assert (state.status, state.deadline) == (Status.COMMITTED, deadline)
+        assert state.draw_block >= due + BUSY_DELAY
+        self.world.wait(deadline - self.world.evm.timestamp + 1, blocks=BUSY_DELAY + 1)
+        return self.call("draw", [])
 
     def draw_and_open(self) -> Done:
         """The solver draws and opens the starts in one transaction."""

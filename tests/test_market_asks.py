@@ -16,6 +16,7 @@ from tests.market_driver import (
     RIVAL,
     SOLVER,
     SPEC,
+    STAKE,
     STRANGER,
     SUBMITTER,
     Task,
@@ -23,6 +24,7 @@ from tests.market_driver import (
     fresh_world,
     raw,
 )
+from tests.market_world import MIN_WINDOW
 
 PRICE = 5  # of a unit of work
 ASKED = PRICE * SPEC.work
@@ -91,22 +93,24 @@ def test_anybody_enters_an_ask_which_locks_the_stake_and_uses_capacity(world: Wo
     world.assert_solvent()
 
 
-@pytest.mark.parametrize("offset", [0, SPEC.bid_window])
-def test_an_ask_may_be_entered_until_the_last_second_of_the_bidding(
-    world: World, offset: int
-) -> None:
+def test_an_ask_may_be_entered_until_the_last_second_for_sealing_bids(world: World) -> None:
     ask(world)
     task = world.post()
-    world.wait_until(task.state.deadline + offset)
+    world.wait_until(task.state.deadline)
     task.call("enterAsk", SOLVER)
     assert raw(task.state.solver) == SOLVER
 
 
-def test_an_ask_is_refused_after_the_bidding(world: World) -> None:
+def test_front_running_no_ask_underbids_revealed_bids_or_lowers_what_they_are_paid(
+    world: World,
+) -> None:
     ask(world)
     task = world.post()
-    limit = task.state.deadline + SPEC.bid_window
+    limit = task.state.deadline
     world.wait_beyond(limit)
+    with world.refuses("TooLate", task.id, limit):
+        task.call("enterAsk", SOLVER)
+    world.wait_beyond(limit + SPEC.bid_window)
     with world.refuses("TooLate", task.id, limit):
         task.call("enterAsk", SOLVER)
     task.call("assign")
@@ -174,14 +178,24 @@ def test_capacity_bounds_the_tasks_that_an_ask_wins_and_comes_back_when_outbid(
 
 def test_an_ask_that_does_not_lead_keeps_its_capacity_and_bounds_the_price(world: World) -> None:
     task = world.post()
-    task.seal_bid(RIVAL, ASKED - 100)
+    ask(world, RIVAL, price=PRICE - 1)
     ask(world)
-    world.wait_beyond(task.state.deadline)
-    task.reveal_bid(RIVAL, ASKED - 100)
+    task.call("enterAsk", RIVAL)
     task.call("enterAsk", SOLVER)
     assert (capacity(world), world.free(SOLVER)) == (1, FUNDS)
     state = task.state
-    assert (raw(state.solver), state.price, state.by_ask) == (RIVAL, ASKED, False)
+    assert (raw(state.solver), state.price, state.by_ask) == (RIVAL, ASKED, True)
+
+
+def test_an_ask_that_would_not_lead_must_be_able_to_all_the_same(world: World) -> None:
+    task = world.post()
+    ask(world, RIVAL, price=PRICE - 1)
+    ask(world)
+    task.call("enterAsk", RIVAL)
+    world.send("withdraw", sender=SOLVER)
+    with world.refuses("InsufficientBalance", SOLVER, SPEC.solver_stake, 0):
+        task.call("enterAsk", SOLVER)
+    assert task.state.price == BUDGET
 
 
 def test_a_leading_ask_that_has_grown_to_the_most_there_is_cannot_stop_who_outbids_it(
@@ -238,9 +252,10 @@ def test_a_sealed_bid_that_outbids_an_ask_is_no_ask(world: World) -> None:
 
 
 STAKE_PART = SPEC.solver_stake // 16
+LEAST_BOND = STAKE // 32
 
 
-@pytest.mark.parametrize(("bond", "cost"), [(SPEC.bond, STAKE_PART), (10, 10)])
+@pytest.mark.parametrize(("bond", "cost"), [(SPEC.bond, STAKE_PART), (LEAST_BOND, LEAST_BOND)])
 def test_declining_burns_a_bond_or_less_empties_the_ask_and_begins_the_bidding_again(
     world: World, bond: int, cost: int
 ) -> None:
@@ -288,7 +303,7 @@ def test_only_the_solver_declines_in_time_and_before_its_first_commitment(world:
     task = won(world)
     with world.refuses("NotSolver", task.id, RIVAL):
         task.call("decline", sender=RIVAL)
-    mark, deadline = world.evm.mark(), task.state.deadline
+    mark, deadline = world.evm.mark(), task.state.deadline - SPEC.train_window // 2
     task.append(1)
     with world.refuses("MayNotDecline", task.id):
         task.call("decline", sender=SOLVER)
@@ -299,8 +314,59 @@ def test_only_the_solver_declines_in_time_and_before_its_first_commitment(world:
     world.evm.back(mark)
     world.wait_until(deadline)
     task.call("decline", sender=SOLVER)
-    with world.refuses("WrongStatus", task.id, Status.BIDDING):
+    with world.refuses("NotSolver", task.id, SOLVER):
         task.call("decline", sender=SOLVER)
+
+
+def test_whoever_was_entered_may_leave_for_nothing_as_long_as_bids_may_be_sealed(
+    world: World,
+) -> None:
+    ask(world)
+    task = world.post()
+    task.call("enterAsk", SOLVER)
+    task.seal_bid(RIVAL, ASKED)
+    with world.refuses("NotSolver", task.id, RIVAL):
+        task.call("decline", sender=RIVAL)
+    deadline = task.state.deadline
+    world.wait_until(deadline)
+    task.call("decline", sender=SOLVER)
+    assert (world.free(SOLVER), world.burned(), capacity(world)) == (FUNDS, 0, 0)
+    assert (raw(task.state.solver), task.state.deadline) == (NOBODY, deadline)
+    world.assert_solvent()
+    world.wait_beyond(deadline)
+    task.reveal_bid(RIVAL, ASKED)
+    assert (raw(task.state.solver), task.state.price) == (RIVAL, BUDGET)
+
+
+def test_a_leading_ask_stays_while_bids_are_revealed(world: World) -> None:
+    ask(world)
+    task = world.post()
+    task.call("enterAsk", SOLVER)
+    deadline = task.state.deadline
+    world.wait_beyond(deadline)
+    with world.refuses("TooLate", task.id, deadline):
+        task.call("decline", sender=SOLVER)
+
+
+def test_a_sealed_bid_that_leads_cannot_be_declined(world: World) -> None:
+    task = world.post()
+    task.seal_bid(RIVAL, ASKED)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(RIVAL, ASKED)
+    with world.refuses("MayNotDecline", task.id):
+        task.call("decline", sender=RIVAL)
+
+
+def test_an_ask_that_was_withdrawn_does_not_come_back(world: World) -> None:
+    ask(world)
+    task = world.post()
+    task.call("enterAsk", SOLVER)
+    world.send("setAsk", 0, 0, 0, 0, sender=SOLVER)
+    ask(world, RIVAL, price=PRICE - 1)
+    task.call("enterAsk", RIVAL)  # outbids it
+    assert (capacity(world), world.free(SOLVER)) == (0, FUNDS)
+    with world.refuses("NoAsk", SOLVER):
+        task.call("enterAsk", SOLVER)
 
 
 # Tasks for a named solver.
@@ -346,7 +412,7 @@ def test_a_named_solver_accepts_in_time_with_its_stake_and_not_when_slashed(worl
     with world.refuses("InsufficientBalance", SOLVER, SPEC.solver_stake, 0):
         task.call("accept", sender=SOLVER)
     world.evm.back(mark)
-    late = world.post(bid_window=1, train_window=1).auction((SOLVER, 3))
+    late = world.post(bid_window=MIN_WINDOW, train_window=MIN_WINDOW).auction((SOLVER, 3))
     world.wait_beyond(late.state.deadline)
     late.call("defaulted")
     task = world.post(solver=NAMED)

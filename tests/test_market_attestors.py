@@ -21,6 +21,7 @@ from tests.market_driver import (
     SOLVER,
     SPEC,
     STAKE,
+    STRANGER,
     SUBMITTER,
     VERIFIERS,
     WHISTLEBLOWER,
@@ -85,16 +86,35 @@ def test_convicting_an_attestor_slashes_it_alone_and_pays_forty_per_cent() -> No
     world.assert_solvent()
 
 
-def test_a_mismatched_verifier_may_use_its_priority_against_an_attestor() -> None:
+def test_the_priority_of_a_mismatched_verifier_is_for_the_solver_only() -> None:
+    # It would not save its stake by convicting an attestor.
     task = cheated()
     world, (attestor, _, honest), run = task.world, task.drawn, task.runs[0]
     free = world.free(honest)
     target = task.target(run.first, run.count, task.seat(honest), task.seat(attestor))
-    done = task.call("challenge", target, bytes(32), sender=honest)
-    assert world.free(honest) == free - BOND
-    world.decide(done.event("DisputeOpened")["disputeId"], convicted=True)
+    with world.refuses("NotAttestor", task.id, task.seat(attestor)):
+        task.call("challenge", target, bytes(32), sender=honest)
+    dispute = task.whistle(honest, run.first, run.count, task.seat(attestor))  # with a bond
+    world.decide(dispute, convicted=True)
     assert world.free(honest) == free + VERIFIER_REWARD
-    assert task.state.status == Status.WINDOW
+    world.decide(task.challenge(honest), convicted=True)
+    assert task.state.status == Status.CONVICTED
+
+
+def test_whoever_accuses_an_attestor_that_was_slashed_meanwhile_gets_its_bond_back() -> None:
+    task = cheated()
+    world, (attestor, *_), run = task.world, task.drawn, task.runs[0]
+    seat = task.seat(attestor)
+    task.seal_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+    free = world.free(WHISTLEBLOWER)
+    # Somebody else, with a game that was ready to be won, comes first.
+    world.decide(task.whistle(STRANGER, run.first, run.count, seat), convicted=True)
+    disputes = world.game.view("disputeCount")
+    target = task.target(run.first, run.count, attestor=seat)
+    done = task.call("challenge", target, nonce(WHISTLEBLOWER), sender=WHISTLEBLOWER)
+    assert raw(done.event("ChallengeDropped")["challenger"]) == WHISTLEBLOWER
+    assert world.free(WHISTLEBLOWER) == free + BOND
+    assert (task.state.open, world.game.view("disputeCount")) == (0, disputes)
     world.assert_solvent()
 
 
@@ -113,18 +133,19 @@ def test_an_attestor_is_slashed_once_however_many_games_it_loses() -> None:
 
 
 def test_a_lost_challenge_pays_the_attestor_half_the_bond_and_burns_half() -> None:
-    task = at(Status.WINDOW, bond=BOND + 1)
+    task = at(Status.WINDOW, bond=BOND - 1)
     world, attestor = task.world, task.drawn[0]
     free, burned = world.free(attestor), world.burned()
     world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=False)
-    assert world.free(attestor) == free + BOND // 2
-    assert world.burned() == burned + BOND // 2 + 1
-    assert (task.state.forfeited, world.free(WHISTLEBLOWER)) == (0, FUNDS - BOND - 1)
+    kept = (BOND - 1) // 2
+    assert world.free(attestor) == free + kept
+    assert world.burned() == burned + kept + 1
+    assert (task.state.forfeited, world.free(WHISTLEBLOWER)) == (0, FUNDS - BOND + 1)
     assert task.seats[0].state == SeatState.ATTESTED
     world.assert_solvent()
     world.wait_beyond(task.state.deadline)
     task.call("settle")
-    assert world.free(attestor) == free + BOND // 2 + SPEC.verifier_fee
+    assert world.free(attestor) == free + kept + SPEC.verifier_fee
     world.assert_solvent()
 
 

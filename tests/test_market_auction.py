@@ -131,8 +131,9 @@ def test_the_submitter_cannot_bid(world: World) -> None:
 
 
 def test_a_bid_without_the_bond_is_refused(world: World) -> None:
-    task = world.post(bond=FUNDS + 1)
-    with world.refuses("InsufficientBalance", SOLVER, FUNDS + 1, FUNDS):
+    task = world.post()
+    world.send("withdraw", sender=SOLVER)
+    with world.refuses("InsufficientBalance", SOLVER, SPEC.bond, 0):
         task.seal_bid(SOLVER, 1)
 
 

@@ -165,8 +165,35 @@ def test_drawn_verifiers_seal_once_and_in_time() -> None:
         task.seal(second)
 
 
-@pytest.mark.parametrize("status", [Status.STARTING, Status.REVEALING])
-@pytest.mark.parametrize("function", ["seal", "reportUnavailable"])
+def test_a_verifier_that_does_not_like_the_terms_leaves_before_the_starts_are_opened() -> None:
+    task = at(Status.STARTING)
+    world, (first, second) = task.world, task.drawn
+    deadline = task.state.deadline
+    task.plain("reportUnavailable", task.seat(first), sender=first)
+    assert states(task) == [UNAVAILABLE, DRAWN]
+    assert world.slots(first) == 2
+    mark = world.evm.mark()
+    world.wait_beyond(deadline)
+    with world.refuses("TooLate", task.id, deadline):
+        task.plain("reportUnavailable", task.seat(second), sender=second)
+    world.evm.back(mark)
+    world.wait_until(deadline)
+    task.plain("reportUnavailable", task.seat(second), sender=second)
+    task.open_starts()
+    task.call("redraw")  # at once
+    assert task.state.status == Status.COMMITTED
+    world.assert_solvent()
+
+
+@pytest.mark.parametrize(
+    ("status", "function"),
+    [
+        (Status.STARTING, "seal"),
+        (Status.REVEALING, "seal"),
+        (Status.REVEALING, "reportUnavailable"),
+        (Status.WINDOW, "reportUnavailable"),
+    ],
+)
 def test_seats_are_used_only_while_sealing(status: Status, function: str) -> None:
     task = at(status)
     arguments = [keccak(b"seal")] if function == "seal" else []
@@ -192,13 +219,13 @@ def test_a_copied_seal_cannot_be_revealed() -> None:
 
 
 def test_who_cannot_replay_leaves_its_seat_without_loss_and_says_so() -> None:
-    task = at(Status.SEALING, committee=3)
-    first, second, third = task.drawn
+    task = at(Status.SEALING, committee=4)
+    first, second, third, fourth = task.drawn
     with task.world.refuses("NotDrawn", task.id, STRANGER):
         task.plain("reportUnavailable", 0, sender=STRANGER)
     done = task.plain("reportUnavailable", task.seat(first), sender=first)
     assert raw(done.event("Unavailable")["verifier"]) == first
-    assert states(task) == [UNAVAILABLE, DRAWN, DRAWN]
+    assert states(task) == [UNAVAILABLE, DRAWN, DRAWN, DRAWN]
     assert task.world.slots(first) == 2
     task.world.assert_solvent()
     for function, arguments in (("reportUnavailable", []), ("seal", [b"\x01" * 32])):
@@ -208,16 +235,18 @@ def test_who_cannot_replay_leaves_its_seat_without_loss_and_says_so() -> None:
     with task.world.refuses("AlreadySealed", task.id, second):
         task.plain("reportUnavailable", task.seat(second), sender=second)
     task.seal(third)
+    task.seal(fourth)
     task.open_ends()  # at once: nobody is left that could seal
     with task.world.refuses("NotSealed", task.id, first):
         task.reveal(first)
     task.reveal(second)
     task.reveal(third)
+    task.reveal(fourth)
     task.world.wait_beyond(task.state.deadline)
     free = task.world.free(SUBMITTER)
     task.call("settle")
-    assert task.world.free(SUBMITTER) == free + task.spec.escrow - BUDGET - 2 * SPEC.verifier_fee
-    assert [task.world.slots(v) for v in (first, second, third)] == [2, 2, 2]
+    assert task.world.free(SUBMITTER) == free + task.spec.escrow - BUDGET - 3 * SPEC.verifier_fee
+    assert [task.world.slots(v) for v in (first, second, third, fourth)] == [2, 2, 2, 2]
     task.world.assert_solvent()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.rules import DEMAND_SHARE
+from protocol.rules import DEMAND_SHARE, PRICE_DOUBLES
 from protocol.task import SeatState, Status
 from tests.market_chain import label
 from tests.market_cheats import COMPENSATION, REWARD, STAKED
@@ -39,7 +39,7 @@ from tests.market_driver import (
 )
 
 PRICE = SPEC.bond // DEMAND_SHARE
-CAP = 8
+CAP = 16
 
 
 def in_window(**changes: Any) -> Task:
@@ -67,10 +67,12 @@ def test_anybody_may_demand_any_chunk_of_any_checkpoint_in_the_challenge_window(
         assert state.deadline == deadline + SPEC.audit_window
         world.assert_solvent()
         free = world.free(SOLVER)
-        said = answer(task, event["demandId"]).event("Answered")
+        done = answer(task, event["demandId"])
+        said = {**done.event("Burned"), **done.event("Answered")}
         data = STATES[leaf][tensor].tobytes()[1024 * chunk : 1024 * (chunk + 1)]
         assert (said["chunk"], said["stateRoot"]) == (data, task.claimed[leaf])
-        assert world.free(SOLVER) == free + PRICE
+        assert world.free(SOLVER) == free + PRICE // 2
+        assert said["amount"] == PRICE - PRICE // 2
         assert task.state.open == 0
         world.assert_solvent()
 
@@ -152,12 +154,12 @@ def test_a_demand_for_what_does_not_exist_is_refused() -> None:
 
 
 def test_a_demand_is_made_by_the_last_second_and_costs_an_eighth_of_the_bond() -> None:
-    task = in_window(bond=SPEC.bond + 1)
+    task = in_window(bond=SPEC.bond - 1)
     world, deadline = task.world, task.state.deadline
     world.wait_until(deadline)
     mark = world.evm.mark()
     demand(task, WHISTLEBLOWER, 8)
-    assert world.free(WHISTLEBLOWER) == FUNDS - PRICE - 1  # rounded up
+    assert world.free(WHISTLEBLOWER) == FUNDS - PRICE  # rounded up
     world.evm.back(mark)
     world.wait_beyond(deadline)
     with world.refuses("TooLate", task.id, deadline):
@@ -240,7 +242,9 @@ def test_a_late_answer_is_refused_and_silence_costs_the_whole_stake() -> None:
     done = task.punish()
     assert done.event("SolverSlashed")["reason"] == label("default")
     assert world.free(SOLVER) == FUNDS - STAKED
-    assert world.free(SUBMITTER) == free + task.spec.escrow + COMPENSATION
+    # Nobody has shown that those who attested were wrong: they are paid.
+    fees = 2 * SPEC.verifier_fee
+    assert world.free(SUBMITTER) == free + task.spec.escrow - fees + COMPENSATION
     assert world.burned() == burned + STAKED - COMPENSATION
     assert all(world.slots(v) == 2 for v in VERIFIERS)
     world.assert_solvent()
@@ -289,7 +293,7 @@ def test_a_demand_on_a_task_that_has_ended_goes_back(how: str) -> None:
     assert done.event("Credited")["reason"] == label("demand")
     assert world.free(WHISTLEBLOWER) == FUNDS
     assert world.free(SOLVER) == free
-    assert world.market.view("recordOf", SOLVER)[1] == 0
+    assert world.market.view("recordOf", SOLVER)[1] == (1 if how == "convicted" else 0)
     world.assert_solvent()
     if how == "convicted":
         task.punish()
@@ -328,7 +332,9 @@ def test_the_demands_of_a_phase_and_what_they_prolong_are_bounded(status: Status
     world, deadline = task.world, task.state.deadline
     asker, leaf = task.drawn[0], 8 if status != Status.SEALING else task.runs[0].first
     for i in range(CAP):
+        free = world.free(asker)
         demand(task, asker, leaf, chunk=i % 3, seat=task.seat(asker))
+        assert free - world.free(asker) == PRICE << (i // PRICE_DOUBLES)
         assert task.state.deadline == deadline + (i + 1) * SPEC.audit_window
     with world.refuses("TooManyDemands", task.id):
         demand(task, asker, leaf, seat=task.seat(asker))
@@ -354,9 +360,24 @@ def test_exhaustion_by_demands_costs_the_asker_more_than_the_answers() -> None:
     task = in_window()
     demand(task, WHISTLEBLOWER, 3, 0, 1)
     answer(task, 1)
-    # The solver earns the price. At 50 gwei for a unit of gas it covers the answer many times over.
+    # The solver earns half of the price. At 50 gwei for a unit of gas it covers the answer.
     assert task.gas["answer"] < 200_000
-    assert task.gas["answer"] * 50 * 10**9 < PRICE // 10
+    assert task.gas["answer"] * 50 * 10**9 < PRICE // 2
+
+
+def test_a_solver_that_takes_all_demands_itself_pays_bonds_for_it() -> None:
+    task = in_window()
+    world, burned = task.world, task.world.burned()
+    own = (SOLVER, RIVAL)
+    money = sum(world.free(person) for person in own)
+    for i in range(CAP):
+        demand(task, RIVAL, 0, chunk=i % 3)
+        answer(task, i + 1)
+    with world.refuses("TooManyDemands", task.id):
+        demand(task, WHISTLEBLOWER, 3)
+    lost = money - sum(world.free(person) for person in own)
+    assert lost == world.burned() - burned == 4 * (1 + 2 + 4 + 8) * PRICE // 2 > 3 * SPEC.bond
+    world.assert_solvent()
 
 
 def test_ransom_a_final_state_that_is_withheld_from_verifiers_can_be_demanded() -> None:

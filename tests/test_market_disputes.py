@@ -30,7 +30,7 @@ DISPUTABLE = (Status.REVEALING, Status.WINDOW)
 # Opening.
 
 
-def test_a_mismatched_verifier_opens_a_game_over_its_run_for_the_plain_bond() -> None:
+def test_a_mismatched_verifier_opens_a_game_over_its_run_that_its_seat_stands_for() -> None:
     task = cheated()
     world, honest, run = task.world, task.drawn[-1], task.runs[1]
     free = world.free(honest)
@@ -48,7 +48,7 @@ def test_a_mismatched_verifier_opens_a_game_over_its_run_for_the_plain_bond() ->
     people = ("0x" + who.hex() for who in (world.market.address, SOLVER, honest))
     assert parties[:3] == tuple(people)
     assert parties[3:] == (CLOCK, CLOCK, event["context"])
-    assert world.free(honest) == free - BOND
+    assert world.free(honest) == free
     assert (task.state.open, task.seats[seat].state) == (1, SeatState.DISPUTING)
     world.assert_solvent()
 
@@ -183,7 +183,9 @@ def test_a_conviction_pays_challenger_and_submitter_and_burns_the_rest() -> None
     free = {p: world.free(p) for p in (SUBMITTER, SOLVER, attestor, honest)}
     burned = world.burned()
     world.decide(task.challenge(honest), convicted=True)
+    convicted_at = world.evm.timestamp
     assert (task.state.status, world.burned()) == (Status.CONVICTED, burned)
+    assert world.market.view("recordOf", SOLVER)[:3] == (0, 1, convicted_at)
     done = task.punish()
     event = done.event("SolverSlashed")
     assert (raw(event["solver"]), event["amount"]) == (SOLVER, STAKED)
@@ -199,7 +201,7 @@ def test_a_conviction_pays_challenger_and_submitter_and_burns_the_rest() -> None
     # Convicting the solver never slashes attestors: it could lose to itself on purpose.
     assert world.free(attestor) == free[attestor]
     assert [world.slots(v) for v in task.drawn] == [2, 2, 2]
-    assert world.market.view("recordOf", SOLVER)[2] == world.evm.timestamp
+    assert world.market.view("recordOf", SOLVER)[:3] == (0, 1, convicted_at)
     world.assert_solvent()
     for function in ("settle", "redraw", "defaulted", "openWindow", "punish"):
         with world.refuses("WrongStatus", task.id, Status.SLASHED):
@@ -207,14 +209,17 @@ def test_a_conviction_pays_challenger_and_submitter_and_burns_the_rest() -> None
 
 
 def test_a_stake_that_does_not_divide_is_paid_out_to_the_last_wei() -> None:
-    task = at(Status.WINDOW, solver_stake=101)
+    stake = STAKE // 4 + 1
+    task = at(Status.WINDOW, solver_stake=stake)
     world = task.world
     burned, free = world.burned(), world.free(SUBMITTER)
     world.decide(task.whistle(WHISTLEBLOWER), convicted=True)
     task.punish()
-    assert world.free(WHISTLEBLOWER) == FUNDS + 40
-    assert world.free(SUBMITTER) == free + task.spec.escrow + 20
-    assert world.burned() == burned + 41
+    reward, compensation = stake * 40 // 100, stake * 20 // 100
+    assert world.free(WHISTLEBLOWER) == FUNDS + reward
+    assert world.free(SUBMITTER) == free + task.spec.escrow + compensation
+    assert world.burned() == burned + stake - reward - compensation
+    assert stake != 5 * compensation
     world.assert_solvent()
 
 
@@ -248,16 +253,44 @@ def test_slashing_oneself_through_other_accounts_loses_money() -> None:
 
 
 def test_a_lost_bond_is_half_burned_and_half_the_solvers_if_the_task_settles() -> None:
-    task = at(Status.WINDOW, bond=BOND + 1)
+    task = at(Status.WINDOW, bond=BOND - 1)
+    kept = (BOND - 1) // 2
     world, burned = task.world, task.world.burned()
     world.decide(task.whistle(WHISTLEBLOWER), convicted=False)
-    assert world.burned() == burned + BOND // 2 + 1
-    assert task.state.forfeited == BOND // 2
+    assert world.burned() == burned + kept + 1
+    assert task.state.forfeited == kept
     world.assert_solvent()
     world.wait_beyond(task.state.deadline)
     task.call("settle")
-    assert world.free(SOLVER) == FUNDS + task.state.price + BOND // 2
+    assert world.free(SOLVER) == FUNDS + task.state.price + kept
     assert task.state.forfeited == 0
+    world.assert_solvent()
+
+
+def test_a_drawn_verifier_that_loses_its_dispute_loses_its_stake_half_of_it_to_the_solver() -> None:
+    task = cheated()
+    world, honest = task.world, task.drawn[-1]
+    free, burned, slots = world.free(honest), world.burned(), world.slots(honest)
+    done = world.decide(task.challenge(honest), convicted=False)
+    assert raw(done.event("VerifierSlashed")["verifier"]) == honest
+    assert task.seats[-1].state == SeatState.SLASHED
+    assert (world.free(honest), world.slots(honest)) == (free, slots)
+    assert (world.burned(), task.state.forfeited) == (burned + STAKE // 2, STAKE // 2)
+    world.assert_solvent()
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    assert world.free(SOLVER) == FUNDS + task.state.price + STAKE // 2
+    world.assert_solvent()
+
+
+def test_who_was_drawn_needs_no_money_besides_its_stake_to_convict() -> None:
+    task = cheated()
+    world, honest = task.world, task.drawn[-1]
+    world.send("withdraw", sender=honest)
+    world.decide(task.challenge(honest), convicted=True)
+    task.punish()
+    assert world.free(honest) == REWARD + SPEC.verifier_fee
+    assert task.state.status == Status.SLASHED
     world.assert_solvent()
 
 

@@ -177,7 +177,7 @@ def test_a_draw_without_enough_verifiers_ends_the_task_and_frees_all_money() -> 
         world.post(committee=4).reach(Status.STARTING)
     slots = [world.slots(v) for v in VERIFIERS]
     free = world.free(SOLVER), world.free(SUBMITTER)
-    done = task.draw()
+    done = task.draw_in_vain()
     assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
     assert task.state.status == Status.EXPIRED
     assert world.free(SOLVER) == free[0] + SPEC.solver_stake
@@ -195,7 +195,7 @@ def test_a_draw_that_fills_only_some_seats_gives_their_slots_back() -> None:
     for verifier in VERIFIERS[:3]:
         world.send("removeVerifier", sender=verifier)
     task = world.post(committee=4).reach(Status.COMMITTED)
-    task.draw()
+    task.draw_in_vain()
     assert task.state.status == Status.EXPIRED
     assert [world.slots(v) for v in VERIFIERS[3:]] == [2, 2, 2]
     world.assert_solvent()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import pytest
@@ -43,13 +43,13 @@ class Offer:
 
 
 def outcome(offers: list[Offer], budget: int, late_cost: int) -> tuple[int | None, int]:
-    """The winner and what it is paid, from all offers at once, in the order of revealing."""
+    """The winner and what it is paid, from all offers at once: asks come before sealed bids."""
     risks = [late_cost * (o.defaulted + 1) // (o.settled + o.defaulted + 2) for o in offers]
     valid = [i for i, offer in enumerate(offers) if offer.price <= budget]
     if not valid:
         return None, 0
     scores = {i: offers[i].price + risks[i] for i in valid}
-    winner = min(valid, key=lambda i: (scores[i], i))
+    winner = min(valid, key=lambda i: (scores[i], not offers[i].by_ask, i))
     others = [scores[i] for i in valid if i != winner]
     return winner, min([budget, *(score - risks[winner] for score in others)])
 
@@ -62,21 +62,25 @@ def remember(world: World, solver: bytes, settled: int, defaulted: int) -> None:
 
 
 def auction(world: World, offers: list[Offer], budget: int, late_cost: int) -> Task:
-    """The auction of these offers, revealed in their order, up to the end of the bidding."""
+    """The auction of these offers, told in their order, up to the end of the bidding."""
+
+    def told(offer: Offer) -> AbstractContextManager[object]:
+        fits = offer.price <= budget
+        return nullcontext() if fits else pytest.raises(Refused, match="PriceAboveBudget")
+
     task = world.post(budget=budget, late_cost=late_cost, work=1)
     for bidder, offer in zip(BIDDERS, offers, strict=False):
         remember(world, bidder, offer.settled, offer.defaulted)
-        if offer.by_ask:
-            world.send("setAsk", offer.price, 1, SPEC.memory_mib, 2**48 - 1, sender=bidder)
-        else:
+        if not offer.by_ask:
             task.seal_bid(bidder, offer.price)
+            continue
+        world.send("setAsk", offer.price, 1, SPEC.memory_mib, 2**48 - 1, sender=bidder)
+        with told(offer):
+            task.call("enterAsk", bidder)
     world.wait_beyond(task.state.deadline)
     for bidder, offer in zip(BIDDERS, offers, strict=False):
-        too_much = pytest.raises(Refused, match="PriceAboveBudget")
-        with too_much if offer.price > budget else nullcontext():
-            if offer.by_ask:
-                task.call("enterAsk", bidder)
-            else:
+        if not offer.by_ask:
+            with told(offer):
                 task.reveal_bid(bidder, offer.price)
     world.wait_beyond(task.state.deadline + task.spec.bid_window)
     return task

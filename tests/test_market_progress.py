@@ -30,6 +30,7 @@ from tests.market_driver import (
 )
 
 WINDOW = 3  # segments: of eight, so that the windows have 3, 3 and 2
+LEAST_STAKE = STAKE // 4
 PRICE = BUDGET  # of a single bid
 
 
@@ -224,7 +225,7 @@ def test_bonds_lost_in_an_early_window_wait_for_the_last_one() -> None:
 def play(world: World, steps: int, segment_steps: int, window: int, price: int) -> list[int]:
     """A whole honest task; what each of its windows paid the solver."""
     spec = {"steps": steps, "segment_steps": segment_steps, "window_segments": window}
-    task = world.post(**spec, samples=1, budget=max(price, 1), solver_stake=7)
+    task = world.post(**spec, samples=1, budget=max(price, 1), solver_stake=LEAST_STAKE)
     task.seal_bid(SOLVER, 0)
     task.seal_bid(RIVAL, price)
     world.wait_beyond(task.state.deadline)
@@ -252,7 +253,7 @@ def test_the_shares_of_windows_of_any_size_add_up_to_the_price(data: st.DataObje
     price = data.draw(st.one_of(st.integers(0, 50), st.integers(0, 10**19)), "price")
     world = fresh_world()
     paid = play(world, steps, segment_steps, window, price)
-    paid[-1] -= 7  # the stake
+    paid[-1] -= LEAST_STAKE
     marks = [*range(0, segments, window), segments]
     # Cumulative shares, rounded down: none depends on how the windows before it were cut.
     assert paid == [price * b // segments - price * a // segments for a, b in pairwise(marks)]

@@ -264,7 +264,7 @@ def test_a_redraw_that_finds_nobody_gives_those_it_found_their_slots_back() -> N
     task = at(Status.SEALING, committee=4)
     world = task.world
     unavailable_round(task)  # two verifiers are left
-    done = task.draw()
+    done = task.draw_in_vain()
     assert done.event("TaskEnded")["reason"] == label("nobody to draw")
     assert [world.slots(v) for v in VERIFIERS] == [2] * len(VERIFIERS)
     assert world.free(SOLVER) == FUNDS

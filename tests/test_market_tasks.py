@@ -20,6 +20,7 @@ from tests.market_driver import (
     NOBODY,
     SOLVER,
     SPEC,
+    STAKE,
     STRANGER,
     SUBMITTER,
     Task,
@@ -28,6 +29,7 @@ from tests.market_driver import (
     fresh_world,
     raw,
 )
+from tests.market_world import MIN_WINDOW
 
 FIELDS = ["bytes32"] * 5 + ["uint32"] * 4 + ["uint64", "uint32", "uint32", "uint64", "uint32"]
 FIELDS += ["uint8"] * 3 + ["address"] * 2 + ["uint96"] * 5 + ["uint32"] * 5
@@ -101,10 +103,10 @@ def test_posting_without_the_money_is_refused(world: World) -> None:
         ("submitter", {"submitter": "0x" + STRANGER.hex()}),
         ("solver", {"solver": "0x" + SUBMITTER.hex()}),
         ("steps", {"steps": 0}),
-        ("steps", {"steps": UINT32 + 1}),
+        ("steps", {"steps": UINT32 + 1, "segment_steps": UINT32, "window_segments": 2}),
         ("steps", {"steps": 2**64 - 1}),
-        ("segmentSteps", {"segment_steps": 0}),
-        ("segmentSteps", {"segment_steps": SPEC.steps + 1}),
+        ("steps", {"segment_steps": 0}),
+        ("steps", {"segment_steps": SPEC.steps + 1}),
         ("segmentSteps", {"steps": UINT24, "segment_steps": 1, "window_segments": UINT24}),
         ("windowSegments", {"window_segments": 0}),
         ("windowSegments", {"window_segments": 9}),
@@ -122,13 +124,20 @@ def test_posting_without_the_money_is_refused(world: World) -> None:
         ("samples", {"samples": 9}),
         ("budget", {"budget": 0}),
         ("budget", {"budget": UINT96 - FEES + 1}),
-        ("stakes", {"solver_stake": 0}),
-        ("stakes", {"bond": 0}),
+        ("solverStake", {"solver_stake": 0}),
+        ("solverStake", {"solver_stake": STAKE // 4 - 1}),
+        ("verifierFee", {"verifier_fee": 0}),
+        ("verifierFee", {"verifier_fee": STAKE // 1024 - 1}),
+        ("bond", {"bond": 0}),
+        ("bond", {"bond": STAKE // 32 - 1}),
+        ("bond", {"bond": STAKE + 1}),
+        ("bond", {"bond": UINT96}),
         ("windows", {"bid_window": 0}),
-        ("windows", {"train_window": 0}),
-        ("windows", {"audit_window": 0}),
-        ("windows", {"challenge_window": 0}),
-        ("windows", {"dispute_clock": 0}),
+        ("windows", {"bid_window": MIN_WINDOW - 1}),
+        ("windows", {"train_window": MIN_WINDOW - 1}),
+        ("windows", {"audit_window": MIN_WINDOW - 1}),
+        ("windows", {"challenge_window": MIN_WINDOW - 1}),
+        ("windows", {"dispute_clock": MIN_WINDOW - 1}),
         ("windows", {"bid_window": LONGEST + 1}),
         ("windows", {"train_window": LONGEST + 1}),
         ("windows", {"audit_window": LONGEST + 1}),
@@ -157,10 +166,12 @@ def test_posting_terms_that_make_no_sense_is_refused(
         {"segment_steps": SPEC.steps, "window_segments": 1, "samples": 1},
         {"n_nodes": SPEC.n_state + 1},
         {"budget": UINT96 - FEES},
-        {"verifier_fee": 0, "budget": UINT96, "solver_stake": UINT96, "bond": UINT96},
+        {"verifier_fee": STAKE // 1024, "solver_stake": STAKE // 4, "bond": STAKE // 32},
+        {"solver_stake": UINT96, "bond": STAKE},
         {"bid_window": LONGEST, "train_window": LONGEST, "audit_window": LONGEST},
         {"challenge_window": LONGEST, "dispute_clock": LONGEST},
-        {"bid_window": 1, "train_window": 1, "audit_window": 1, "challenge_window": 1},
+        {"bid_window": MIN_WINDOW, "train_window": MIN_WINDOW, "audit_window": MIN_WINDOW},
+        {"challenge_window": MIN_WINDOW, "dispute_clock": MIN_WINDOW},
     ],
 )
 def test_terms_at_the_limits_are_accepted(world: World, changes: dict[str, Any]) -> None:
@@ -218,12 +229,15 @@ def test_cancelling_is_for_the_submitter_before_bids_may_be_revealed(world: Worl
         task.call("cancel", sender=SUBMITTER)
 
 
-def test_a_submitter_cannot_cancel_when_an_ask_leads_already(world: World) -> None:
+def test_a_submitter_may_cancel_while_an_ask_leads_which_gets_all_back(world: World) -> None:
     task = world.post()
     world.send("setAsk", 1, 1, SPEC.memory_mib, 2**48 - 1, sender=SOLVER)
     task.call("enterAsk", SOLVER)
-    with world.refuses("WrongStatus", task.id, Status.BIDDING):
-        task.call("cancel", sender=SUBMITTER)
+    task.call("cancel", sender=SUBMITTER)
+    assert task.state.status == Status.EXPIRED
+    assert (world.free(SOLVER), world.free(SUBMITTER)) == (FUNDS, FUNDS + SPEC.escrow)
+    assert world.market.view("recordOf", SOLVER)[3] == 1
+    world.assert_solvent()
 
 
 # Terms.

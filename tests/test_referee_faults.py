@@ -22,6 +22,7 @@ from tests.faulty import FAULTS, PROGRAM, counts
 from tests.hand_built import HAND_BUILT
 from tests.programs import programs
 
+
 @functools.cache
 def referee() -> OnChain:
     """Made when a test asks for it: the mutation test switches a mutant on after all imports."""

@@ -82,12 +82,13 @@ abstract contract TaskBook is Runs {
 
     /// @return escrow what the terms cost the submitter
     function _checkSpec(TaskSpec calldata spec) private view returns (uint256 escrow) {
-        if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps) revert InvalidSpec("segmentSteps");
+        if (spec.segmentSteps == 0 || spec.segmentSteps > spec.steps || spec.steps > type(uint32).max) {
+            revert InvalidSpec("steps");
+        }
         // One place for all others, of which the last that is wrong is named.
         bytes32 wrong = 0;
         if (spec.submitter != msg.sender) wrong = "submitter";
         if (spec.solver == msg.sender) wrong = "solver";
-        if (spec.steps > type(uint32).max) wrong = "steps";
         uint256 segments = segmentCount(spec);
         // The log's leaves, one more than there are segments, are counted in 24 bits.
         if (segments >= type(uint24).max) wrong = "segmentSteps";
