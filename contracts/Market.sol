@@ -61,7 +61,7 @@ contract Market is Audit, IArbiter {
         Task storage task = _closedWindow(id, spec);
         // INVARIANT: no settlement without attestations of every drawn run, nor by an objection that came to
         // nothing instead of the second audit.
-        if (_isLacking(id, task) || (_maySecond(task, spec) && _hasObjection(id, task))) revert NotAttested(id);
+        if (_owesSecond(task, spec) || _isLacking(id, task)) revert NotAttested(id);
         _slashIdle(id, task, true);
         uint256 segments = segmentCount(spec);
         (uint256 before, uint256 done, uint256 price) = (task.settled, task.logSize - 1, task.price);

@@ -207,15 +207,6 @@ def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:
     return attested < QUORUM or 2 * states.count(SeatState.UNAVAILABLE) >= attested
 
 
-def owes_second(spec: TaskSpec, agreed: int, seats: Sequence[Seat], audit_round: int) -> bool:
-    """True if a second audit must be drawn before the task settles: somebody objected in the first,
-    and has convicted nobody.
-    """
-    objects = {SeatState.MISMATCHED, SeatState.DISPUTING}
-    objection = any(s.state in objects for s in seats if s.round == audit_round)
-    return bool(spec.second_audit) and not agreed and objection
-
-
 @dataclass(frozen=True)
 class TaskState:
     """`getTask` of the market: the Solidity struct `Task`, in its order."""

@@ -12,7 +12,7 @@ from typing import Any
 from protocol.audit import in_round
 from protocol.market import Market
 from protocol.rules import HASH_BLOCKS, MAX_ROUNDS, QUORUM
-from protocol.task import SeatState, Status, TaskState, is_lacking, owes_second
+from protocol.task import SeatState, Status, TaskState, is_lacking
 
 Call = tuple[str, tuple[Any, ...]]
 """A function of the market and its arguments after the task's number and terms."""
@@ -115,8 +115,9 @@ def _after_sealing(
 def _after_window(market: Market, task: int, state: TaskState) -> Call | None:
     if state.open:
         return _untold(market, task, state)
-    seats, spec = market.seats(task), market.posted(task).spec
-    again = is_lacking(seats, state.round) or owes_second(spec, state.agreed, seats, state.round)
+    # The terms have second audits, and none was drawn: somebody has objected, and convicted nobody.
+    owes_second = market.posted(task).spec.second_audit and not state.agreed
+    again = owes_second or is_lacking(market.seats(task), state.round)
     return ("redraw" if again else "settle"), ()
 
 

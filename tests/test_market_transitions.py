@@ -55,6 +55,9 @@ def bidding(world: World) -> None:
     world.send("setAsk", 1, 5, 1_000, 10**10, sender=RIVAL)
     task = world.post()
     task.call("enterAsk", RIVAL)
+    task.call("decline", sender=RIVAL)
+    world.send("setAsk", 1, 5, 1_000, 10**10, sender=RIVAL)
+    task.call("enterAsk", RIVAL)
     world.wait_beyond(task.state.deadline + task.spec.bid_window)
     task.call("assign")
     task.call("decline", sender=RIVAL)
@@ -111,6 +114,11 @@ def nobody_seals(world: World) -> None:
             task.draw_and_open()
 
 
+def unwilling(world: World) -> None:
+    task = task_at(world, Status.STARTING)
+    task.plain("reportUnavailable", 0, sender=task.drawn[0])
+
+
 def nobody_attests(world: World) -> None:
     task = task_at(world, Status.COMMITTED, samples=1)
     for _ in range(3):
@@ -129,7 +137,7 @@ def nobody_to_draw(world: World) -> None:
     for verifier in VERIFIERS[1:]:
         world.send("removeVerifier", sender=verifier)
     task = task_at(world, Status.COMMITTED)
-    task.draw()
+    task.draw_in_vain()
     assert task.state.status == Status.EXPIRED
 
 
@@ -242,6 +250,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     honest,
     defaults,
     nobody_seals,
+    unwilling,
     nobody_attests,
     nobody_to_draw,
     second_audits,

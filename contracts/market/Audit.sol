@@ -202,7 +202,8 @@ abstract contract Audit is TaskBook {
     /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it. Who
     /// objects has the window to win its dispute first.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        if (_maySecond(task, spec) && !_isLacking(id, task) && !_hasObjection(id, task)) {
+        bool objected = _countSeats(id, task, SeatState.Mismatched) + _countSeats(id, task, SeatState.Disputing) != 0;
+        if (_owesSecond(task, spec) && !objected && !_isLacking(id, task)) {
             _startSecond(id, task, spec);
         } else {
             _openWindow(id, task, spec.challengeWindow);

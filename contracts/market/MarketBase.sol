@@ -272,13 +272,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         return attested < QUORUM || 2 * unavailable >= attested;
     }
 
-    /// @dev True if somebody's digests differ in this round, and have not convicted the solver.
-    function _hasObjection(uint256 id, Task storage task) internal view returns (bool) {
-        return _countSeats(id, task, SeatState.Mismatched) + _countSeats(id, task, SeatState.Disputing) != 0;
-    }
-
-    /// @dev True if the terms have second audits and this round is no part of one.
-    function _maySecond(Task storage task, TaskSpec calldata spec) internal view returns (bool) {
+    /// @dev True if the terms have second audits and none was drawn yet, or drawn not to be.
+    function _owesSecond(Task storage task, TaskSpec calldata spec) internal view returns (bool) {
         return spec.secondAudit != 0 && task.agreed == 0;
     }
 

@@ -34,7 +34,7 @@ contract Remedies is DataDemands, Runs {
         } else {
             _closedWindow(id, spec);
             if (!_isLacking(id, task)) {
-                if (!_maySecond(task, spec) || !_hasObjection(id, task)) revert AlreadyAttested(id);
+                if (!_owesSecond(task, spec)) revert AlreadyAttested(id);
                 _startSecond(id, task, spec);
                 return;
             }
