@@ -109,6 +109,9 @@ def deploy(
     keystore: Keystore = None,
     dev: Dev = None,
     verifier_stake: Annotated[float, typer.Option(help="Ether that one draw locks.")] = 1.0,
+    min_window: Annotated[
+        int, typer.Option(min=1, help="Seconds of the shortest window that terms may have.")
+    ] = 600,
     token: Annotated[str, typer.Option(help="ERC-20 token to trade in; ether if empty.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -122,6 +125,7 @@ def deploy(
         Chain.connect(rpc),
         load_account(keystore, dev),
         verifier_stake=wei(verifier_stake),
+        min_window=min_window,
         token=token or NATIVE,
     )
     made.save(deployment)
@@ -167,6 +171,9 @@ def verifier(
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
     keystore: Keystore = None,
     dev: Dev = None,
+    directory: Annotated[
+        Path, typer.Option(help="Where all is kept that a defence would need.")
+    ] = Path("verifier-data"),
     slots: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time.")] = 1,
     tasks: Annotated[list[int] | None, typer.Option("--task", help="With --until-ended.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
@@ -179,7 +186,7 @@ def verifier(
     from verifier.agent import Settings, Verifier
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
-    agent = Verifier(market, CompiledExecutor, Settings(slots))
+    agent = Verifier(market, CompiledExecutor, Settings(slots, directory))
     if agent.register():
         console.print(f"registered as verifier {market.address}")
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

@@ -114,7 +114,7 @@ def ask(
     market = connect(rpc, deployment, keystore, dev, 0)
     if deposit:
         market.deposit(wei(deposit))
-    stake = wei(max_stake) // ASK_STAKE_UNIT
+    stake = wei(max_stake) // ASK_STAKE_UNIT if capacity else 0  # zero withdraws the ask
     market.send("setAsk", round(price * 10**18), capacity, memory_mib, stake)
     typer.echo(f"{market.address} asks {price} ether for each 10^9 FLOPs, {capacity} tasks")
 
@@ -124,6 +124,9 @@ def whistleblow(
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
     keystore: Keystore = None,
     dev: Dev = None,
+    directory: Annotated[Path, typer.Option(help="Where all is kept that a dispute needs.")] = Path(
+        "whistleblower-data"
+    ),
     segments: Annotated[
         int | None, typer.Option(min=1, help="Replay so many of each window; else all.")
     ] = None,
@@ -138,5 +141,5 @@ def whistleblow(
     from verifier.whistleblower import Settings, Whistleblower
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
-    agent = Whistleblower(market, CompiledExecutor, Settings(segments, set(tasks or ())))
+    agent = Whistleblower(market, CompiledExecutor, Settings(segments, set(tasks or ()), directory))
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

@@ -13,7 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 from protocol import upkeep
 from protocol.bundle import Bundle, ExecutorFactory
@@ -28,8 +32,8 @@ from protocol.errors import (
 from protocol.execution import Bits, Executor
 from protocol.faults import Counts, find_fault
 from protocol.market import Market, OpenDispute
+from protocol.mirror import Mirror
 from protocol.secrets import Secrets
-from protocol.store import Store
 from protocol.task import Status, TaskState
 from protocol.witness import ReplayWitness, Witness
 
@@ -57,7 +61,15 @@ class Agent(ABC):
 
     witness_type: type[ReplayWitness] = ReplayWitness
 
-    def __init__(self, market: Market, executor: ExecutorFactory, progress: Progress) -> None:
+    def __init__(
+        self,
+        market: Market,
+        executor: ExecutorFactory,
+        progress: Progress,
+        directory: Path | None = None,
+    ) -> None:
+        """What it fetches is kept in `directory`, or by default as long as the agent lives."""
+        self._directory = directory
         self.market = market
         self.progress = progress
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
@@ -93,6 +105,7 @@ class Agent(ABC):
                 moved |= acted
                 if state.status.final and not state.open and not acted:
                     self._ended.add(task)
+                    self.store(task).forget()
                 self._complaints.pop(task, None)
             except (TransactionReverted, InsufficientFunds) as error:
                 self._complain(task, error)
@@ -109,9 +122,17 @@ class Agent(ABC):
             self._complaints[task] = text
             log.warning(text, exc_info=None if known else error)
 
-    def store(self, task: int) -> Store:
-        """Where a task's artifacts are."""
-        return Store(self.market.posted(task).artifacts)
+    def store(self, task: int) -> Mirror:
+        """Where a task's artifacts are, and are kept once they were fetched."""
+        return Mirror(self.market.posted(task).artifacts, self.folder(task) / "artifacts")
+
+    def folder(self, task: int) -> Path:
+        """Where this agent keeps what belongs to a task."""
+        market = self.market
+        if self._directory is None:
+            self._directory = Path(mkdtemp(prefix="bitcourt-"))
+            finalize(self, rmtree, self._directory, ignore_errors=True)
+        return self._directory / f"{market.chain.chain_id}-{market.deployment.market}-{task}"
 
     def bundle(self, task: int) -> Bundle:
         """All bytes of a task, fetched and checked once."""

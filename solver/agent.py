@@ -55,7 +55,7 @@ class Solver(Agent):
         settings: Settings,
         progress: Progress = silent,
     ) -> None:
-        super().__init__(market, executor, progress)
+        super().__init__(market, executor, progress, settings.directory)
         self.settings = settings
         self.bidder = self.bidder_type(
             market,
@@ -114,7 +114,7 @@ class Solver(Agent):
         except (ArtifactError, ProgramError):
             if self.void(task):
                 return True
-            if not (state.by_ask and state.log_size == 0):
+            if not self._may_decline(task, state):
                 raise
             return self._decline(task, state)
         tree, old = self.log(task, target).tree, state.log_size
@@ -228,9 +228,7 @@ class Solver(Agent):
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""
         if task not in self._checkpoints:
-            where = f"{self.market.chain.chain_id}-{self.market.deployment.market}-{task}"
-            directory = self.settings.directory / where
-            self._checkpoints[task] = Checkpoints(directory, self.bundle(task))
+            self._checkpoints[task] = Checkpoints(self.folder(task), self.bundle(task))
         return self._checkpoints[task]
 
     def _has_won(self, task: int, state: TaskState) -> bool:
@@ -258,16 +256,23 @@ class Solver(Agent):
         self._train_segment(task)
         return True
 
+    def _may_decline(self, task: int, state: TaskState) -> bool:
+        if state.status == Status.BIDDING:
+            return state.by_ask
+        half = self.market.posted(task).spec.train_window // 2
+        in_time = self.market.chain.now <= state.deadline - half
+        return state.by_ask and state.log_size == 0 and in_time
+
     def _decline(self, task: int, state: TaskState) -> bool:
         """Gives back a task that somebody entered this solver's ask for, and that it cannot train.
 
-        Bytes that are missing may still come: half of the training window is waited for them.
+        Bytes that are missing may still come: a quarter of the training window is waited for them.
         """
         if state.status == Status.BIDDING:
             self.market.send_for("assign", task)
             return True
         left = state.deadline - self.market.chain.now
-        if 2 * left > self.market.posted(task).spec.train_window:
+        if 4 * left > 3 * self.market.posted(task).spec.train_window:
             return False
         self.market.send_for("decline", task)
         return True

@@ -44,7 +44,11 @@ class Bidder:
         if spec.solver != NOBODY:
             return now <= state.deadline and self._accept(posted)
         if self._by_ask:
-            return now <= state.deadline and state.solver != self.market.address and self._enter(posted)
+            return (
+                now <= state.deadline
+                and state.solver != self.market.address
+                and self._enter(posted)
+            )
         if now <= state.deadline:
             return self._seal(posted)
         return now <= state.deadline + spec.bid_window and self._reveal(posted)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bitcourt.lab.stage import ETHER, Stage
 from bitcourt.lab.stubborn import StubbornSolver
 from protocol import upkeep
 from protocol.agent import Agent
+from protocol.audit import CheckpointLog
 from protocol.bundle import Bundle
 from protocol.chain.deployment import deploy
 from protocol.chain.embedded import embedded_chain
@@ -24,10 +26,11 @@ from protocol.executor import CompiledExecutor
 from protocol.market import Market, OpenDispute
 from protocol.program import Kind
 from protocol.store import Store
-from protocol.task import Status, TaskState
+from protocol.task import NO_SEAT, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from solver.agent import Settings, Solver
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 from verifier.whistleblower import Settings as Whistle
 from verifier.whistleblower import Whistleblower
@@ -117,7 +120,7 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
     stage.chain.wait(2 * spec.bid_window + 1)
     assert solver.poll()  # assigns
     assert not solver.poll()  # the bytes may still come
-    stage.chain.wait(spec.train_window // 2 + 1)
+    stage.chain.wait(spec.train_window // 4 + 1)
     assert solver.poll()
     state = market.state(task)
     assert (state.status, int(state.solver, 16)) == (Status.BIDDING, 0)
@@ -204,6 +207,49 @@ def a_lie_that_all_attest(stage: Stage, solver: Solver) -> int:
         if not sum(agent.poll() for agent in (solver, *verifiers)):  # all of them
             stage.chain.wait(1)
     raise AssertionError(solver.market.state(task))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_data_withholding_an_attestor_defends_itself_though_the_store_has_forgotten_all(
+    stage: Stage, restarts: bool
+) -> None:
+    submitter, task = post(stage)
+    solver = a_solver(stage.party("solver"), stage.directory)
+    markets = [stage.party(f"verifier {i}") for i in (1, 2)]
+    places = [stage.directory / name for name in ("one", "two")]
+
+    def verifiers() -> list[Verifier]:
+        pairs = zip(markets, places, strict=True)
+        return [Verifier(m, make_executor, Own(directory=place)) for m, place in pairs]
+
+    own = verifiers()
+    for verifier in own:
+        verifier.register()
+    solver.poll()
+    end_bidding(stage, solver)
+    while submitter.state(task).status != Status.WINDOW:
+        if not sum(agent.poll() for agent in (solver, *own)):
+            stage.chain.wait(1)
+    assert solver.poll()  # publishes its log
+    log = CheckpointLog.fetch(solver.store(task), submitter.state(task))
+    run = submitter.runs(task)[0]
+    liar = stage.party("liar")
+    liar.ensure_balance(submitter.posted(task).spec.bond)
+    place = (stage.chain.chain_id, stage.deployment.market, task, liar.address)
+    digest = challenge_digest(*place, run.first, run.count, 0, bytes(32))
+    liar.send_for("sealChallenge", task, digest)
+    stage.chain.wait(1)
+    shutil.rmtree(stage.store.url)
+    shown = (log.opening(run.first).as_abi(), log.opening(run.first + run.count).as_abi())
+    target = (run.first, run.count, NO_SEAT, 0, *shown)
+    liar.send_for("challenge", task, target, bytes(32))
+    own = verifiers() if restarts else own
+    state = stage.play(task, submitter, [solver, *own], stage.party("keeper"))
+    assert state.status == Status.SETTLED
+    assert not stage.ledger.events("VerifierSlashed")
+    for verifier in own:
+        verifier.poll()
+    assert not [file for place in places for file in place.rglob("*.safetensors")]
 
 
 class StingySolver(StubbornSolver):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from protocol import audit
 from protocol.agent import Agent, Progress, log, silent
@@ -28,6 +29,8 @@ class Settings:
 
     slots: int = 1
     """Tasks it may be drawn for at a time; each locks one stake."""
+    directory: Path | None = None
+    """Where all is kept that it would need to defend itself; None: only while the process lives."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Verifier(Agent):
         settings: Settings | None = None,
         progress: Progress = silent,
     ) -> None:
-        super().__init__(market, executor, progress)
         self.settings = settings or Settings()
+        super().__init__(market, executor, progress, self.settings.directory)
         self.demander = Demander(market, self.store, self.bundle)
         self._replays: dict[tuple[int, int], Replay] = {}
 

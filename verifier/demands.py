@@ -13,8 +13,9 @@ from protocol.encoding import encode_nodes
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market
+from protocol.mirror import Mirror
 from protocol.rules import DEMAND_SHARE, MAX_DEMANDS, PRICE_DOUBLES
-from protocol.store import Hole, Store
+from protocol.store import Hole
 from protocol.task import TaskState
 from protocol.tensor_tree import CHUNK_ELEMENTS
 
@@ -23,7 +24,7 @@ class Demander:
     """Gets states for one account."""
 
     def __init__(
-        self, market: Market, store: Callable[[int], Store], bundle: Callable[[int], Bundle]
+        self, market: Market, store: Callable[[int], Mirror], bundle: Callable[[int], Bundle]
     ) -> None:
         self.market = market
         self._store = store
@@ -44,6 +45,7 @@ class Demander:
             flat[CHUNK_ELEMENTS * number :][: len(data) // 4] = np.frombuffer(data, "<u4")
         if state_root(tensors) != root:
             raise ArtifactError(f"bytes of the state {root.hex()} are still missing or wrong")
+        self._store(task).keep(tensors, layout)
         return tensors
 
     def waits(self, task: int, state: TaskState) -> bool:

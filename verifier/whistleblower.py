@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import SystemRandom
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ class Settings:
     """Replayed of each progress window, at random, beside the drawn runs; all if None."""
     tasks: set[int] = field(default_factory=set)
     """Only these tasks; all if empty."""
+    directory: Path | None = None
+    """Where all is kept that its disputes need; None: only while the process lives."""
 
 
 class Accusation(NamedTuple):
@@ -62,8 +65,8 @@ class Whistleblower(Agent):
         settings: Settings | None = None,
         progress: Progress = silent,
     ) -> None:
-        super().__init__(market, executor, progress)
         self.settings = settings or Settings()
+        super().__init__(market, executor, progress, self.settings.directory)
         self.demander = Demander(market, self.store, self.bundle)
         self._searches: dict[tuple[int, bytes], _Search] = {}
         self._involved: set[int] = set()
