@@ -20,9 +20,10 @@ from protocol.commitments import state_tree
 from protocol.errors import ArtifactError, ProgramError
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
-from protocol.task import Demand, SeatState, Status, TaskState, is_lacking
+from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_lacking
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
+from protocol.work import program_flops
 from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
 
@@ -61,7 +62,7 @@ class Solver(Agent):
             market,
             self.secrets,
             settings.price,
-            self.executor,
+            self.check,
             settings.directory,
             settings.by_ask,
         )
@@ -96,6 +97,18 @@ class Solver(Agent):
         moved = self.answer(task, state)
         moved |= self.litigate(task, state)
         return self.handlers[state.status](task, state) or moved
+
+    def check(self, task: int) -> None:
+        """Raises unless all bytes of a task are here, it can be computed, and is no more work than
+        its terms say: what an ask is worth follows from that.
+        """
+        self.executor(task)
+        spec = self.market.posted(task).spec
+        needed = -(-program_flops(self.bundle(task).program) * spec.steps // WORK_UNIT)
+        if needed > spec.work:
+            raise ProgramError(
+                f"the terms state {spec.work} units of work, the program takes {needed}"
+            )
 
     def train(self, task: int, state: TaskState) -> bool:
         """Trains the next segment, and commits the log when all are there that are due.

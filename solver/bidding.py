@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from protocol.errors import UsageError
+from protocol.errors import ArtifactError, ProgramError, UsageError
 from protocol.files import write_whole
 from protocol.market import Market, Posted
 from protocol.secrets import Secrets
@@ -43,12 +43,10 @@ class Bidder:
             return False
         if spec.solver != NOBODY:
             return now <= state.deadline and self._accept(posted)
+        if state.by_ask and state.solver == self.market.address:
+            return now <= state.deadline and self._leave(posted, state)
         if self._by_ask:
-            return (
-                now <= state.deadline
-                and state.solver != self.market.address
-                and self._enter(posted)
-            )
+            return now <= state.deadline and self._enter(posted)
         if now <= state.deadline:
             return self._seal(posted)
         return now <= state.deadline + spec.bid_window and self._reveal(posted)
@@ -59,6 +57,20 @@ class Bidder:
             return False
         self.market.send_for("forfeitBid", task, self.market.address)
         return True
+
+    def _leave(self, posted: Posted, state: TaskState) -> bool:
+        """Takes its ask, which leads, out of a task that it cannot check: still for nothing.
+
+        What is missing may come until half of the time is over.
+        """
+        try:
+            self._check(posted.id)
+        except (ArtifactError, ProgramError):
+            if 2 * (state.deadline - self.market.chain.now) > posted.spec.bid_window:
+                return False
+            self.market.send_for("decline", posted.id)
+            return True
+        return False
 
     def _accept(self, posted: Posted) -> bool:
         if posted.spec.solver != self.market.address or self._price(posted) > posted.spec.budget:

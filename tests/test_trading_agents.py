@@ -128,6 +128,22 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
     assert ETHER - spec.bond <= market.free_balance() < ETHER
 
 
+def test_a_solver_leaves_for_nothing_what_states_less_work_than_it_is(stage: Stage) -> None:
+    submitter, task = post(stage, work=0)
+    market = stage.party("solver")
+    market.deposit(ETHER)
+    market.send("setAsk", 1, 5, 1 << 20, 10**9)
+    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    assert not solver.poll()  # enters no ask for it
+    submitter.send_for("enterAsk", task, market.address)
+    assert not solver.poll()
+    stage.chain.wait(submitter.posted(task).spec.bid_window // 2 + 1)
+    assert solver.poll()
+    state = market.state(task)
+    assert (state.status, int(state.solver, 16)) == (Status.BIDDING, 0)
+    assert (market.free_balance(), market.record(market.address).capacity) == (ETHER, 0)
+
+
 def faulty_bundle() -> Bundle:
     """The small job, but one node of its program reads itself."""
     program = bundle().program

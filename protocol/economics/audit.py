@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import ceil, comb
 
 from protocol.errors import EconomicsError, UsageError
+from protocol.rules import MAX_COMMITTEE, MAX_ROUNDS, QUORUM
 
 
 def detection(segments: int, samples: int, faked: int) -> Fraction:
@@ -64,16 +65,19 @@ def audit_probability(
 ) -> Fraction:
     """Return the chance `a` that an audit is real: somebody honest replays what was drawn.
 
-    `colluding` is the share of the registered verifiers' stake that belongs to the cheater. Each of
-    the `committee` seats goes to it with at most that chance, since nobody is drawn twice. With the
-    chance `second_audit`, another committee draws as many segments again; with `sure_of_committee`
-    the first committee always colludes.
+    `colluding` is the chance that a seat goes to an accomplice: the share of the registered stake
+    that belongs to the cheater, and up to four times that if it also fills the stakes of others.
+    Nobody is drawn twice. The cheater need not have all of the `committee` seats: it serves its
+    states only to its accomplices, and the others report that they got nothing. An audit that fails
+    for that is drawn again, so it has MAX_ROUNDS tries. With the chance `second_audit`, another
+    committee draws as many segments again; with `sure_of_committee` the first always colludes.
 
     The two audits draw their segments independently, and noticing in either is enough, so that the
-    whole chance of being noticed is at least a * d(f). Raises UsageError for shares outside 0..1.
+    whole chance of being noticed is at least a * d(f). Raises UsageError for shares outside 0..1
+    and committees that the market does not have.
     """
     _check_shares(colluding, committee, second_audit)
-    real = 1 - colluding**committee
+    real = _uncaptured(colluding, committee, needed(committee))
     first = Fraction(0) if sure_of_committee else real
     return first + (1 - first) * second_audit * real
 
@@ -86,12 +90,32 @@ def catch_probability(
 ) -> Fraction:
     """Return the chance that a verifier who attests to a faked segment is not alone with it.
 
-    That is, that another seat of the committee or of a second audit is honest. Arguments and errors
-    as in `audit_probability`.
+    That is, that its accomplices have not enough of the other seats, or that a second audit is real.
+    Arguments and errors as in `audit_probability`.
     """
     _check_shares(colluding, committee, second_audit)
-    others = Fraction(0) if sure_of_committee else 1 - colluding ** (committee - 1)
-    return others + (1 - others) * second_audit * (1 - colluding**committee)
+    least = needed(committee)
+    others = _uncaptured(colluding, committee - 1, least - 1)
+    first = Fraction(0) if sure_of_committee else others
+    return first + (1 - first) * second_audit * _uncaptured(colluding, committee, least)
+
+
+def needed(committee: int) -> int:
+    """Return how many of a committee's seats must attest if all others say that they got nothing."""
+    enough = (n for n in range(QUORUM, committee + 1) if 2 * (committee - n) < n)
+    return next(enough, committee)
+
+
+def _uncaptured(colluding: Fraction, seats: int, least: int) -> Fraction:
+    """Return the chance that in no try at least so many of the seats go to accomplices."""
+    captured = sum(
+        (
+            comb(seats, n) * colluding**n * (1 - colluding) ** (seats - n)
+            for n in range(least, seats + 1)
+        ),
+        Fraction(0),
+    )
+    return (1 - captured) ** MAX_ROUNDS
 
 
 @dataclass(frozen=True)
@@ -135,5 +159,5 @@ class Audit:
 def _check_shares(colluding: Fraction, committee: int, second_audit: Fraction) -> None:
     if not 0 <= colluding <= 1 or not 0 <= second_audit <= 1:
         raise UsageError("shares and probabilities lie between 0 and 1")
-    if committee < 1:
-        raise UsageError("a committee has at least one seat")
+    if not QUORUM <= committee <= MAX_COMMITTEE:
+        raise UsageError(f"a committee has {QUORUM} to {MAX_COMMITTEE} seats, not {committee}")
