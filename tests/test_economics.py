@@ -28,14 +28,17 @@ from protocol.economics import (
     segments_for,
     window_stakes,
 )
+from protocol.economics.audit import needed
 from protocol.errors import EconomicsError, UsageError
 from protocol.rules import (
     CHALLENGER_SHARE,
     COMPENSATION_SHARE,
     MAX_COMMITTEE,
     MAX_PROGRESS_WINDOWS,
+    MAX_ROUNDS,
     MAX_SAMPLES,
 )
+from protocol.task import Seat, SeatState, is_lacking
 
 CONTRACTS = Path(__file__).parent.parent / "contracts"
 AMOUNTS = st.integers(0, 10**21)
@@ -110,15 +113,20 @@ def test_segments_for_a_long_training() -> None:
     assert segments_for(10**6, Fraction(1), Fraction(1, 2)) == 500_001
 
 
-@pytest.mark.parametrize(("places", "mine", "seats"), [(4, 1, 2), (5, 3, 2), (6, 3, 3), (4, 4, 2)])
+@pytest.mark.parametrize(
+    ("places", "mine", "seats"), [(4, 1, 2), (5, 3, 2), (6, 3, 3), (4, 4, 2), (7, 3, 4)]
+)
 @pytest.mark.parametrize("second", [Fraction(0), Fraction(1, 3), Fraction(1)])
 @pytest.mark.parametrize("sure", [False, True])
 def test_an_audit_is_noticed_at_least_as_often_as_said(
     places: int, mine: int, seats: int, second: Fraction, sure: bool
 ) -> None:
-    """Both audits draw seats among single places, and segments, on their own."""
+    """Audits draw seats among single places, and segments, on their own. Who is no accomplice gets
+    no bytes; the market's own rule says when such an audit counts, and there are three tries.
+    """
     committees = list(combinations(range(places), seats))
-    honest = Fraction(sum(max(seat) >= mine for seat in committees), len(committees))
+    tries = [[seat < mine for seat in committee] for committee in committees]
+    honest = failing(tries)
     first = Fraction(0) if sure else honest
     colluding = Fraction(mine, places)
     said = audit_probability(colluding, seats, second, sure)
@@ -126,20 +134,38 @@ def test_an_audit_is_noticed_at_least_as_often_as_said(
     for faked in range(1, 5):
         hit = drawn_by_hand(4, 2, faked)
         assert 1 - (1 - first * hit) * (1 - second * honest * hit) >= said * hit
-    beside = [seat for seat in committees if 0 in seat]
-    watched = Fraction(sum(max(seat) >= mine for seat in beside), len(beside)) if mine else 1
-    watched = Fraction(0) if sure else Fraction(watched)
+    beside = [own for own, places in zip(tries, committees, strict=True) if 0 in places]
+    watched = Fraction(0) if sure else failing(beside)
     assert watched + (1 - watched) * second * honest >= catch_probability(
         colluding, seats, second, sure
     )
 
 
-@given(SHARES, st.integers(1, 4), SHARES)
-def test_audits_get_surer_with_seats_and_second_audits(s: Fraction, m: int, q: Fraction) -> None:
+def failing(committees: list[list[bool]]) -> Fraction:
+    """The chance that the audit counts in no try if all accomplices attest and nobody else can."""
+    verdicts = {True: SeatState.ATTESTED, False: SeatState.UNAVAILABLE}
+    seated = ([Seat("", verdicts[own], 1) for own in committee] for committee in committees)
+    return Fraction(sum(is_lacking(seats, 1) for seats in seated), len(committees)) ** MAX_ROUNDS
+
+
+@pytest.mark.parametrize(("committee", "least"), [(2, 2), (3, 3), (4, 3)])
+def test_so_many_seats_make_an_audit_count(committee: int, least: int) -> None:
+    assert needed(committee) == least
+    for own in range(committee + 1):
+        states = [SeatState.ATTESTED] * own + [SeatState.UNAVAILABLE] * (committee - own)
+        assert is_lacking([Seat("", s, 1) for s in states], 1) == (own < least)
+
+
+@given(SHARES, st.integers(2, 4), SHARES)
+def test_audits_get_surer_with_second_audits_and_fewer_accomplices(
+    s: Fraction, m: int, q: Fraction
+) -> None:
     for chance in (audit_probability, catch_probability):
-        assert 0 <= chance(s, m, 0) <= chance(s, m, q) <= chance(s, m + 1, q) <= 1
+        assert 0 <= chance(s, m, 0) <= chance(s, m, q) <= 1
+        assert chance(s, m, q) <= chance(s / 2, m, q)
         assert chance(s, m, q, True) <= chance(s, m, q)
-        assert chance(0, m + 1, q) == 1
+        assert chance(0, m, q) == 1
+        assert chance(s, 2, q) <= chance(s, 3, q)  # of four, one may lack the bytes
 
 
 @given(audits(), AMOUNTS, AMOUNTS)
@@ -279,7 +305,7 @@ def test_impossible_requests_are_named() -> None:
     with pytest.raises(EconomicsError, match="100 % of a slashed stake come back"):
         least_verifier_stake(1, 1, Fraction(1, 2), shares=Shares(100, 0))
     with pytest.raises(EconomicsError, match="nobody honest ever looks"):
-        least_verifier_stake(1, 1, catch_probability(Fraction(1, 4), 1))
+        least_verifier_stake(1, 1, catch_probability(Fraction(1), 2))
     with pytest.raises(EconomicsError, match="nobody honest bids"):
         least_bid_bond(5, 6)
     with pytest.raises(EconomicsError, match="1 wei do not deter"):
@@ -299,9 +325,10 @@ def test_impossible_requests_are_named() -> None:
         lambda: segments_for(4, Fraction(1), Fraction(0)),
         lambda: segments_for(0, Fraction(1), Fraction(1)),
         lambda: segments_for(0, Fraction(1, 2), Fraction(1)),
-        lambda: audit_probability(Fraction(2), 1),
-        lambda: audit_probability(Fraction(1), 0),
-        lambda: catch_probability(Fraction(1), 1, Fraction(-1)),
+        lambda: audit_probability(Fraction(2), 2),
+        lambda: audit_probability(Fraction(1), 1),
+        lambda: audit_probability(Fraction(1), 5),
+        lambda: catch_probability(Fraction(1), 2, Fraction(-1)),
         lambda: Audit(4, 1, Fraction(3, 2)),
         lambda: Audit(4, 1).least_loss(-1),
         lambda: Audit(4, 1).least_loss(1, -1),

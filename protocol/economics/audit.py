@@ -90,7 +90,7 @@ def catch_probability(
 ) -> Fraction:
     """Return the chance that a verifier who attests to a faked segment is not alone with it.
 
-    That is, that its accomplices have not enough of the other seats, or that a second audit is real.
+    That is, that its accomplices have too few of the other seats, or that a second audit is real.
     Arguments and errors as in `audit_probability`.
     """
     _check_shares(colluding, committee, second_audit)
@@ -101,7 +101,7 @@ def catch_probability(
 
 
 def needed(committee: int) -> int:
-    """Return how many of a committee's seats must attest if all others say that they got nothing."""
+    """Return how many of a committee's seats must attest if the others say they got nothing."""
     enough = (n for n in range(QUORUM, committee + 1) if 2 * (committee - n) < n)
     return next(enough, committee)
 
