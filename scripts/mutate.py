@@ -44,17 +44,23 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/game/": ("test_dispute",),
     "contracts/DisputeGame.sol": ("test_dispute",),
     "contracts/market/Auction.sol": _market("auction", "asks", "prices"),
-    "contracts/market/Audit.sol": _market("audit", "draw", "rounds", "receipts", "redraws"),
+    "contracts/market/Audit.sol": _market(
+        "audit", "capture", "draw", "rounds", "receipts", "redraws"
+    ),
     "contracts/market/Claims.sol": _market("claims", "disputes", "attestors", "settlement"),
     "contracts/market/DataDemands.sol": _market("demands"),
     "contracts/market/Registry.sol": _market("asks", "tasks", "auction"),
-    "contracts/market/Remedies.sol": _market("redraws", "settlement", "endings", "demands"),
-    "contracts/market/Runs.sol": _market("draw", "redraws", "rounds", "progress"),
+    "contracts/market/Remedies.sol": _market(
+        "redraws", "capture", "settlement", "endings", "demands", "faults"
+    ),
+    "contracts/market/Runs.sol": _market("draw", "capture", "redraws", "rounds", "progress"),
     "contracts/market/TaskBook.sol": _market("tasks", "log", "progress", "auction"),
     "contracts/market/Vault.sol": _market("registry", "token", "tasks", "settlement"),
-    "contracts/market/Verifier": _market("registry", "draw", "rounds"),
+    "contracts/market/Verifier": _market("registry", "draw", "capture", "rounds"),
     "contracts/market/": _market(""),
-    "contracts/Market.sol": _market("settlement", "progress", "registry", "token", "rounds"),
+    "contracts/Market.sol": _market(
+        "settlement", "progress", "capture", "registry", "token", "rounds"
+    ),
 }
 """How the names of the tests begin that must notice a change in a file; the first that fits."""
 NOT_TESTED: Final = ("interfaces", "mocks")
