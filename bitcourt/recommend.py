@@ -65,6 +65,9 @@ def recommend(
     window_segments: Annotated[
         int | None, typer.Option(help="Segments audited and paid at a time; else all.")
     ] = None,
+    market_stake: Annotated[
+        float, typer.Option(min=0, help="Ether that one draw locks at the market: bounds terms.")
+    ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Recommend stakes, fees and audits for a task, and say why: cheating must not pay."""
@@ -99,6 +102,7 @@ def recommend(
             window_segments,
             Fraction(noticed, 100),
             Fraction(faked, 100),
+            _wei(market_stake, ETHER),
         ),
     )
     if as_json:

@@ -19,6 +19,7 @@ from protocol.agent import Agent
 from protocol.commitments import inputs_root
 from protocol.errors import ChainError, InsufficientFunds, ProgramError, TransactionReverted
 from protocol.executor import CompiledExecutor
+from protocol.market import Market
 from protocol.task import SeatState, Status, TaskState
 from solver.agent import Settings, Solver
 from tests.staged import (
@@ -32,12 +33,19 @@ from tests.staged import (
     post,
     terms,
 )
+from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return a_stage(tmp_path)
+
+
+def durable(stage: Stage, market: Market) -> Verifier:
+    """A verifier that finds again what another process of the same account has kept."""
+    settings = Own(directory=stage.directory / market.address)
+    return Verifier(market, make_executor, settings)
 
 
 def test_agents_that_are_killed_after_every_poll_settle_a_task(stage: Stage) -> None:
@@ -48,7 +56,7 @@ def test_agents_that_are_killed_after_every_poll_settle_a_task(stage: Stage) -> 
         Verifier(market, make_executor).register()
     agents = [
         Reborn(lambda: a_solver(solver_market, stage.directory)),
-        *(Reborn(functools.partial(Verifier, m, make_executor)) for m in verifier_markets),
+        *(Reborn(functools.partial(durable, stage, market)) for market in verifier_markets),
     ]
     state = stage.play(task, submitter, agents, stage.party("keeper"))
     assert state.status == Status.SETTLED
@@ -76,7 +84,7 @@ def test_agents_that_are_killed_after_every_poll_convict_a_cheater(stage: Stage)
 
     agents = [
         Reborn(cheating_solver),
-        *(Reborn(functools.partial(Verifier, m, make_executor)) for m in verifier_markets),
+        *(Reborn(functools.partial(durable, stage, market)) for market in verifier_markets),
     ]
     state = stage.play(task, submitter, agents, stage.party("keeper"))
     assert state.status == Status.SLASHED
@@ -183,6 +191,8 @@ def test_a_chain_that_does_not_answer_is_told_to_the_caller(
 def test_what_somebody_else_did_first_is_done(stage: Stage) -> None:
     submitter, task = post(stage)
     market = stage.party("solver")
+    for i in (1, 2):
+        Verifier(stage.party(f"verifier {i}"), make_executor).register()
     solver = a_solver(market, stage.directory)
     solver.poll()
     end_bidding(stage, solver)

@@ -258,11 +258,12 @@ def test_an_ask_is_set_and_entered_and_a_task_cancelled(
     first = json.loads(bitcourt(*terms, "--enter-asks").out)
     assert first["asks"] == [owner]
     assert market.state(first["task"]).solver == owner
-    one_sentence(bitcourt("cancel", first["task"], *rpc), "WrongStatus")  # a bid leads already
+    assert bitcourt("cancel", first["task"], *rpc).code == 0  # as long as no bid can be revealed
+    one_sentence(bitcourt("cancel", first["task"], *rpc), "WrongStatus")
     second = json.loads(bitcourt(*terms, "--solver", owner, "--window-segments", 1).out)
     assert market.posted(second["task"]).spec.windows == 2
     assert bitcourt("cancel", second["task"], *rpc).code == 0
-    assert market.free_balance() == second["escrow_wei"]
+    assert market.free_balance() >= second["escrow_wei"]
     status = json.loads(bitcourt("status", second["task"], *rpc, "--json").out)
     assert status["status"] == "Expired"
 

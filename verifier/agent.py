@@ -213,13 +213,14 @@ class Verifier(Agent):
         """
         key = (duty.task, duty.round)
         if key not in self._replays:
-            spec, executor = self.market.posted(duty.task).spec, self.executor(duty.task)
-            self._replays[key] = Replay(spec, executor, duty.runs, self.starts(duty))
+            spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
+            book = self.folder(duty.task) / f"round-{duty.round}.json"
+            self._replays[key] = Replay(spec, duty.runs, starts, book, self.store(duty.task))
         replay = self._replays[key]
         if not replay.complete:
-            replay.advance(
-                partial(self.demander.state, duty.task), partial(self.progress, "replay")
-            )
+            program, executor = self.bundle(duty.task).program, self.executor(duty.task)
+            fetch = partial(self.demander.state, duty.task)
+            replay.advance(program, executor, fetch, partial(self.progress, "replay"))
         return replay.roots if replay.complete else None
 
     def starts(self, duty: Duty) -> list[bytes]:

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The drawn runs of one audit, replayed segment by segment."""
+"""The drawn runs of one audit, replayed segment by segment. What was done outlives the process."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from protocol.bundle import state_layout
 from protocol.commitments import state_root
+from protocol.errors import ArtifactError
 from protocol.execution import Bits, Executor
+from protocol.files import write_whole
+from protocol.mirror import Mirror
+from protocol.program import Program
 from protocol.task import Run, TaskSpec
 
 
@@ -14,16 +21,24 @@ class Replay:
     """State roots at the ends of some runs. An error leaves all as it was before the call."""
 
     def __init__(
-        self, spec: TaskSpec, executor: Executor, runs: Sequence[Run], starts: Sequence[bytes]
+        self,
+        spec: TaskSpec,
+        runs: Sequence[Run],
+        starts: Sequence[bytes],
+        book: Path,
+        store: Mirror,
     ) -> None:
+        """`book` is the file that says how far this has come; states are kept by `store`."""
         self.roots: list[bytes] = []
         """Of the runs that are done."""
         self._spec = spec
-        self._executor = executor
         self._todo = list(zip(runs, starts, strict=True))
+        self._book, self._store = book, store
         self._segment = 0
         """How many of the current run's are done."""
-        self._state: list[Bits] = []
+        self._root = b""
+        """Of the state after them."""
+        self._read()
 
     @property
     def complete(self) -> bool:
@@ -31,23 +46,31 @@ class Replay:
         return len(self.roots) == len(self._todo)
 
     def advance(
-        self, fetch: Callable[[bytes], list[Bits]], progress: Callable[[int, int], None]
+        self,
+        program: Program,
+        executor: Executor,
+        fetch: Callable[[bytes], list[Bits]],
+        progress: Callable[[int, int], None],
     ) -> None:
-        """Replays the next segment; `fetch` gets the state with the root that a run starts from.
+        """Replays the next segment; `fetch` gets the state with a root.
 
         `progress` is called with the steps that are done, and how many there are in all.
         """
         run, start = self._todo[len(self.roots)]
-        current = self._state if self._segment else fetch(start)
+        current = fetch(self._root if self._segment else start)
         done, total = self._steps()
         for step in self._spec.steps_between(run.first + self._segment, 1):
-            current = self._executor.step(current, step)
+            current = executor.step(current, step)
             done += 1
             progress(done, total)
-        self._segment, self._state = self._segment + 1, current
-        if self._segment == run.count:
-            self.roots.append(state_root(current))
-            self._segment, self._state = 0, []
+        root = state_root(current)
+        if self._segment + 1 < run.count:
+            self._store.keep(current, state_layout(program))
+            self._segment, self._root = self._segment + 1, root
+        else:
+            self.roots.append(root)
+            self._segment, self._root = 0, b""
+        self._write()
 
     def _steps(self) -> tuple[int, int]:
         """Steps that are done, and all."""
@@ -57,3 +80,19 @@ class Replay:
         if self._segment:
             done += len(between(self._todo[at][0].first, self._segment))
         return done, sum(counts)
+
+    def _write(self) -> None:
+        roots = [root.hex() for root in self.roots]
+        done = {"ends": roots, "segments": self._segment, "state": self._root.hex()}
+        write_whole(self._book, json.dumps(done).encode())
+
+    def _read(self) -> None:
+        """Goes on where another process has stopped, if it has left a book that makes sense."""
+        try:
+            done = json.loads(self._book.read_bytes())
+            self.roots = [bytes.fromhex(root) for root in done["ends"]]
+            self._segment, self._root = int(done["segments"]), bytes.fromhex(done["state"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{self._book} is damaged, delete it: {error!r}") from None

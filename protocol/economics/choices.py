@@ -19,7 +19,14 @@ from protocol.economics.stakes import (
     window_stakes,
 )
 from protocol.errors import EconomicsError, UsageError
-from protocol.rules import MAX_COMMITTEE, MAX_PROGRESS_WINDOWS, MAX_SAMPLES, QUORUM
+from protocol.rules import (
+    FEE_SHARE,
+    MAX_COMMITTEE,
+    MAX_PROGRESS_WINDOWS,
+    MAX_SAMPLES,
+    QUORUM,
+    SOLVER_STAKE_SHARE,
+)
 
 GWEI: Final = 10**9
 SECOND_AUDIT_UNIT: Final = 256
@@ -179,8 +186,8 @@ class Choice:
 
     @property
     def stake(self) -> int:
-        """The solver stake that deters in all windows."""
-        return max(self.stakes)
+        """The solver stake that deters in all windows, and that the market admits."""
+        return max(*self.stakes, self.task.demands.market_stake // SOLVER_STAKE_SHARE)
 
     @property
     def second_audit_alone(self) -> Fraction | None:
@@ -207,7 +214,8 @@ class Choice:
     def fee(self) -> int:
         """What a verifier is paid for its seat in one audit."""
         replay = self.samples * self.task.segment_cost
-        return self.task.prices.with_profit(replay + VERIFIER_GAS * self.task.prices.gas)
+        fee = self.task.prices.with_profit(replay + VERIFIER_GAS * self.task.prices.gas)
+        return max(fee, self.task.demands.market_stake // FEE_SHARE)
 
     @cached_property
     def fees(self) -> Fraction:

@@ -60,3 +60,7 @@ class Demands:
     """Least chance that a real audit notices ..."""
     faked: Fraction = Fraction(1, 2)
     """... that this share of a window's segments is faked. Without force if `samples` is given."""
+    market_stake: int = 0
+    """What a verifier locks for each draw at the market, which bounds stakes, fees and bonds from
+    below, and bonds from above; 0: nothing is bounded.
+    """

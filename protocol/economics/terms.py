@@ -22,6 +22,7 @@ from protocol.economics.stakes import (
 )
 from protocol.errors import EconomicsError, UsageError
 from protocol.program import Program
+from protocol.rules import BOND_SHARE
 from protocol.work import Work, program_flops
 
 MAX_AMOUNT: Final = 2**96 - 1
@@ -95,10 +96,18 @@ def recommend(
             fee=best.fee,
             shares=assumptions.shares,
         ),
-        bond=least_bond(task.segment_cost, prices.gas, prices.defence_gas),
+        bond=max(
+            least_bond(task.segment_cost, prices.gas, prices.defence_gas),
+            demands.market_stake // BOND_SHARE,
+        ),
         bid_bond=bid_bond,
         why={},
     )
+    if 0 < demands.market_stake < max(terms.bond, bid_bond):
+        raise EconomicsError(
+            f"the bond would have to be {max(terms.bond, bid_bond)} wei, and a market whose "
+            f"verifiers lock {demands.market_stake} admits no more than that: this job is too large"
+        )
     for name, amount in vars(terms).items():
         if isinstance(amount, int) and amount > MAX_AMOUNT:
             raise EconomicsError(
