@@ -9,7 +9,7 @@ from dataclasses import replace
 from protocol.encoding import encode_nodes
 from protocol.node_encoding import encode_node
 from protocol.ops import Op
-from protocol.program import Dim, Flat, Fold, Instruction, Kind, Node, Program, Term, View
+from protocol.program import Dim, DType, Flat, Fold, Instruction, Kind, Node, Program, Term, View
 from tests.hand_built import Builder, adder, along, expression
 
 PROGRAM = adder()  # 0: INPUT, 1: DATA, 2: MAP, 3: OUTPUT
@@ -38,12 +38,34 @@ def _dot(first: int, second: int) -> bytes:
     return encode_node(b.nodes[0])
 
 
-def _leaf(kind: Kind, index: int) -> bytes:
-    return encode_node(Node(kind, MAP_NODE.dtype, (3, 5), index=index))
+def _leaf(kind: Kind, index: int, shape: tuple[int, ...] = (3, 5)) -> bytes:
+    return encode_node(Node(kind, MAP_NODE.dtype, shape, index=index))
 
 
 def _view(source: int) -> View:
     return View(source, (Dim(3, (Term(0, 1),)), Dim(5, (Term(1, 1),))))
+
+
+def _fold(fold: Fold, lanes: int = 1, reduce: tuple[int, ...] = (5,)) -> bytes:
+    body = expression([Flat(0)], results=(0,))
+    node = Node(Kind.FOLD, MAP_NODE.dtype, (3, 5), fold=fold, lanes=lanes, reduce=reduce)
+    return encode_node(replace(node, expression=body))
+
+
+def _operands(*operands: bytes) -> bytes:
+    """The MAP with other operands, given as bytes."""
+    node = encode_node(MAP_NODE)
+    at = 3 + 4 * len(MAP_NODE.shape)
+    return node[:at] + bytes([len(operands)]) + b"".join(operands) + node[at + 1 + 2 * FLAT_BYTES :]
+
+
+FLAT_BYTES = 5
+FLAT_OPERAND = bytes(FLAT_BYTES)  # of node 0
+VIEW_OPERAND = encode_node(replace(MAP_NODE, expression=expression([_view(0)], results=(0,))))[
+    12:-3
+]  # between the count of operands, and no immediates, no instructions and a result
+SUM_FOLD = _fold(Fold.SUM)
+FOLD_AT = 3 + 4 * 2  # in its encoding: the kind of fold, then lanes, then the reduce dims
 
 
 def _bytes(change: Callable[[bytes], bytes]) -> bytes:
@@ -61,6 +83,15 @@ FAULTS: dict[str, tuple[int, bytes]] = {
     "too long": (2, _bytes(lambda node: node + bytes(1024))),
     "unknown primitive": (2, _bytes(lambda node: node[:-5] + b"\xff" + node[-4:])),
     "unused register byte": (2, _bytes(lambda node: node[:-2] + b"\x01" + node[-1:])),
+    "nine operands": (2, _operands(*[FLAT_OPERAND] * 9)),
+    "fourth mode of operands": (2, _operands(b"\x03" + VIEW_OPERAND[1:], FLAT_OPERAND)),
+    "sixth fold": (2, SUM_FOLD[:FOLD_AT] + b"\x05" + SUM_FOLD[FOLD_AT + 1 :]),
+    "three lanes": (2, _fold(Fold.SUM, lanes=3)),
+    "lanes of a maximum": (2, _fold(Fold.MAX, lanes=16)),
+    "fold over nothing": (2, _fold(Fold.SUM, reduce=())),
+    "fold over 2^31 terms": (2, _fold(Fold.SUM, reduce=(2**16, 2**15))),
+    "2^31 elements": (1, _leaf(Kind.DATA, 0, (2**16, 2**15))),
+    "sample without a bound": (1, encode_node(Node(Kind.SAMPLE, DType.I32, (3, 5)))),
     "reads itself": (2, _changed_map(operands=(Flat(0), Flat(2)))),
     "reads a later node": (2, _changed_map(operands=(Flat(3), Flat(1)))),
     "views itself": (2, _changed_map(operands=(Flat(0), _view(2)))),

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from protocol import faults
 from protocol.encoding import encode_nodes
 from protocol.errors import ProgramError
-from protocol.node_encoding import decode_node
-from protocol.program import Program
+from protocol.node_encoding import decode_node, encode_node
+from protocol.ops import Op
+from protocol.program import Dim, Expression, Flat, Instruction, Program, Term, View
 from protocol.validate import validate
 from tests.disputed import OnChain
 from tests.evm import EvmReverted
-from tests.faulty import FAULTS, PROGRAM, counts
+from tests.faulty import FAULTS, MAP_NODE, PROGRAM, counts
 from tests.hand_built import HAND_BUILT
 from tests.programs import programs
 
@@ -68,6 +69,22 @@ def test_no_node_of_a_hand_built_program_is_faulty(name: str) -> None:
     program = HAND_BUILT[name]()
     for index, node in enumerate(encode_nodes(program)):
         assert not agree(node, index, program)
+
+
+def test_a_node_of_exactly_1024_bytes_is_no_fault() -> None:
+    terms = tuple(Term(0, 1) for _ in range(16))
+    views = [
+        View(0, tuple(Dim(3, terms[:n]) for n in counted))
+        for counted in ((16, 16, 16, 16, 11), (16, 16, 16))
+    ]
+    body = Expression(
+        (*views, *[Flat(0)] * 6), (0,) * 31, (Instruction(Op.ADD, (0, 1)),) * 13, (0,)
+    )
+    node = encode_node(replace(MAP_NODE, expression=body))
+    assert len(node) == 1024
+    assert not agree(node, 2, PROGRAM)
+    with pytest.raises(ProgramError, match="1028"):
+        encode_node(replace(MAP_NODE, expression=replace(body, immediates=(0,) * 32)))
 
 
 @given(program=programs())

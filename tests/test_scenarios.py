@@ -92,8 +92,9 @@ def test_a_scenario_ends_as_it_must_and_only_liars_lose_money(name: str, tmp_pat
         assert convicted[0]["step"] % 5 == (0 if name == "first-step" else 4)
     if name == "two-disputes":
         paid = outcome.stage.ledger.credits()
-        bonds = [paid[f"verifier {i}"]["bond"] for i in (1, 2)]
-        assert bonds == [10**17] * 2
+        # Their seats stand for the disputes of drawn verifiers; both are paid for being right.
+        assert [paid[f"verifier {i}"]["verified"] for i in (1, 2)] == [10**16] * 2
+        assert not any("bond" in paid[f"verifier {i}"] for i in (1, 2))
         assert [("conviction" in paid[f"verifier {i}"]) for i in (1, 2)] == [True, False]
 
 
