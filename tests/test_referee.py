@@ -116,6 +116,7 @@ def one_way_of_reading(way: str) -> tuple[Program, int]:
     integer = b.leaf(Kind.DATA, (4,), I32, index=1)
     x = Flat(integer)
     at_x = View(table, (Dim(4, (Term(INDIRECT, 1),), 4),))
+    at_column_x = View(table, (Dim(2, (Term(0, 1),)), Dim(2, (Term(INDIRECT, 1),), 2)))
     code = {
         "integer op": expression([x], (Op.IADD, (0, 0))),
         "last of three": expression([x], (Op.IWHERE, (1, 1, 0)), immediates=[0]),
@@ -124,6 +125,7 @@ def one_way_of_reading(way: str) -> tuple[Program, int]:
         "condition": expression([x], (Op.WHERE, (0, 1, 2)), immediates=[1, 2]),
         "result": expression([x]),
         "index of a view": expression([x, at_x], results=(1,)),
+        "index of a second dim": expression([x, at_column_x], results=(1,)),
         "index of an iota": expression([x, Iota((Term(INDIRECT, 1),))], results=(1,)),
         "iota": expression([Iota((), -2)]),
         "iota that nothing reads": expression([Iota((), -2)], results=(1,), immediates=[5]),
@@ -134,10 +136,10 @@ def one_way_of_reading(way: str) -> tuple[Program, int]:
         "float fill": expression([View(table, (Dim(4, (), -1),), 0xFFFFFFFE)]),
     }
     integers = ("integer op", "last of three", "result", "index of an iota", "iota", "float bits")
-    terms = {"sum": Fold.ISUM, "factors": Fold.DOT}
+    terms = {"sum": Fold.ISUM, "last": Fold.IMAX, "maximum": Fold.MAX, "factors": Fold.DOT}
     if way in terms:
-        source = integer if way == "sum" else number
-        body = expression([along(source, (4,), (1,))], results=(0,) if way == "sum" else (1, 0),
+        source = integer if way in INTEGER_WAYS else number
+        body = expression([along(source, (4,), (1,))], results=(1, 0) if way == "factors" else (0,),
                           immediates=[0x3F800000])  # fmt: skip
         node = b.fold(terms[way], (4,), (1,), body)
     else:
@@ -147,9 +149,11 @@ def one_way_of_reading(way: str) -> tuple[Program, int]:
 
 INTEGER_WAYS = (
     "integer op", "last of three", "I2F", "BITS2F", "condition", "result", "index of a view",
-    "index of an iota", "iota", "iota that nothing reads", "sum",
+    "index of a second dim", "index of an iota", "iota", "iota that nothing reads", "sum", "last",
 )  # fmt: skip
-FLOAT_WAYS = ("float op", "float bits", "choice", "float result", "float fill", "factors")
+FLOAT_WAYS = (
+    "float op", "float bits", "choice", "float result", "float fill", "factors", "maximum",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("way", INTEGER_WAYS + FLOAT_WAYS)
