@@ -202,8 +202,10 @@ abstract contract Audit is TaskBook {
     /// it is follows from a block that nobody knows yet, so that two who collude cannot count on it. Who
     /// objects has the window to win its dispute first.
     function _endRound(uint256 id, Task storage task, TaskSpec calldata spec) private {
-        bool objected = _countSeats(id, task, SeatState.Mismatched) + _countSeats(id, task, SeatState.Disputing) != 0;
-        if (_owesSecond(task, spec) && !objected && !_isLacking(id, task)) {
+        if (
+            _owesSecond(task, spec) && !_isLacking(id, task) && _countSeats(id, task, SeatState.Mismatched) == 0
+                && _countSeats(id, task, SeatState.Disputing) == 0
+        ) {
             _startSecond(id, task, spec);
         } else {
             _openWindow(id, task, spec.challengeWindow);
