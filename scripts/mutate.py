@@ -47,7 +47,9 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/market/Audit.sol": _market(
         "audit", "capture", "draw", "rounds", "receipts", "redraws"
     ),
-    "contracts/market/Claims.sol": _market("claims", "disputes", "attestors", "settlement"),
+    "contracts/market/Claims.sol": _market(
+        "claims", "disputes", "attestors", "settlement", "demands"
+    ),
     "contracts/market/DataDemands.sol": _market("demands"),
     "contracts/market/Registry.sol": _market("asks", "tasks", "auction"),
     "contracts/market/Remedies.sol": _market(

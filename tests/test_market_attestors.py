@@ -118,6 +118,20 @@ def test_whoever_accuses_an_attestor_that_was_slashed_meanwhile_gets_its_bond_ba
     world.assert_solvent()
 
 
+def test_exhaustion_sealing_against_an_attestor_that_was_convicted_before_costs_the_bond() -> None:
+    task = cheated()
+    world, (attestor, *_), run = task.world, task.drawn, task.runs[0]
+    seat = task.seat(attestor)
+    world.decide(task.whistle(STRANGER, run.first, run.count, seat), convicted=True)
+    task.seal_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+    world.wait()
+    with world.refuses("NotAttestor", task.id, seat):
+        task.tell_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+    world.wait(SPEC.audit_window + 1)
+    task.call("dropChallenge", WHISTLEBLOWER)
+    assert world.free(WHISTLEBLOWER) == FUNDS - BOND
+
+
 def test_an_attestor_is_slashed_once_however_many_games_it_loses() -> None:
     task = cheated()
     world, attestor = task.world, task.drawn[0]

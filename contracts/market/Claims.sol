@@ -49,7 +49,7 @@ abstract contract Claims is MarketBase, IArbiter {
 
     /// @notice Disputes the state after some segments. A drawn verifier whose revealed digest differs has
     /// one dispute with the solver that its seat's stake stands for, finds a place at all times and is
-    /// rewarded first. If the attestor that is accused has lost its stake meanwhile, the bond comes back.
+    /// rewarded first. If the attestor that is accused was convicted after the seal, the bond comes back.
     /// @return disputeId 0 if there is none
     function challenge(uint256 id, TaskSpec calldata spec, Target calldata target, bytes32 nonce)
         external
@@ -59,7 +59,8 @@ abstract contract Claims is MarketBase, IArbiter {
         (uint96 bond, uint64 rank) = target.ownSeat == NO_SEAT
             ? _unsealChallenge(id, task, spec, target, nonce)
             : _usePriority(id, task, spec, target);
-        if (target.attestor < task.seats && _seats[id][target.attestor].state == SeatState.Slashed) {
+        // INVARIANT: only who sealed before that is excused, or sealing against a convict would cost nothing.
+        if ((rank & ~AFTER_DRAWN) <= _convictedAt[id][target.attestor]) {
             _returnBond(id, task, msg.sender, bond);
             return 0;
         }
@@ -157,6 +158,7 @@ abstract contract Claims is MarketBase, IArbiter {
         uint256 reward = VERIFIER_STAKE * CHALLENGER_SHARE / 100;
         _credit(dispute.challenger, reward, "conviction");
         _slashSeat(id, seat, reward);
+        _convictedAt[id][dispute.seat] = _ranks;
     }
 
     /// @dev No bond: whose digests differ loses its stake anyhow, unless it convicts the solver. INVARIANT:

@@ -92,6 +92,8 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     mapping(uint256 disputeId => Dispute dispute) public disputes;
     mapping(uint256 id => Claim claim) internal _claims;
     uint64 internal _ranks;
+    /// @dev Ranks that were given before the attestor in a seat was convicted.
+    mapping(uint256 id => mapping(uint256 seat => uint64 ranks)) internal _convictedAt;
     uint256 public demandCount;
     mapping(uint256 demandId => Demand demand) public demands;
 
