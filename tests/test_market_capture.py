@@ -116,7 +116,10 @@ def test_a_due_second_audit_is_not_skipped_because_all_verifiers_are_busy() -> N
         world.wait(blocks=BUSY_DELAY + 1)
         task.call("draw", [])
         assert (task.state.status, task.state.deadline) == (Status.COMMITTED, deadline)
-    world.wait(deadline - world.evm.timestamp + 1, blocks=BUSY_DELAY + 1)
+    world.wait(deadline - world.evm.timestamp, blocks=BUSY_DELAY + 1)
+    task.call("draw", [])  # in the last second
+    assert task.state.status == Status.COMMITTED
+    world.wait(1, blocks=BUSY_DELAY + 1)
     done = task.call("draw", [])
     assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
     assert world.free(SOLVER) == free + SPEC.solver_stake  # neither paid nor slashed

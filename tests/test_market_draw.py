@@ -83,6 +83,19 @@ def test_a_missed_draw_moves_on_with_one_segment_more_and_the_same_deadline() ->
     task.world.assert_solvent()
 
 
+def test_a_missed_draw_may_move_on_until_the_last_second_of_its_deadline() -> None:
+    task = at(Status.COMMITTED)
+    world, deadline = task.world, task.state.deadline
+    mark = world.evm.mark()
+    world.wait(deadline - world.evm.timestamp + 1, blocks=2 + HASH_BLOCKS)
+    with world.refuses("DrawMissed", task.id):
+        task.call("draw", [])
+    world.evm.back(mark)
+    world.wait(deadline - world.evm.timestamp, blocks=2 + HASH_BLOCKS)
+    task.call("draw", [])
+    assert task.state.retries == 1
+
+
 def test_a_solver_cannot_let_draws_expire_without_end() -> None:
     task = at(Status.COMMITTED)
     deadline = task.state.deadline

@@ -8,9 +8,11 @@ from itertools import count
 from math import comb
 
 import pytest
+from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from protocol.task import Run, SeatState, Status
+from tests.evm import CHAIN_ID
 from tests.market_driver import (
     FUNDS,
     SOLVER,
@@ -185,6 +187,24 @@ def test_collusion_a_second_audit_comes_with_the_chance_that_the_terms_give_it(
     chances = [comb(BLOCKS, n) * p**n * (1 - p) ** (BLOCKS - n) for n in range(BLOCKS + 1)]
     below, above = sum(chances[: came + 1]), sum(chances[came:])
     assert min(below, above) > 0.005  # exact tails of the binomial distribution
+
+
+def byte_of(task: Task) -> int:
+    """The byte of the draw that decides on a second audit."""
+    state, market = task.state, task.world.market.address
+    seed = keccak(state.draw_block.to_bytes(32, "big"))  # hashes of the test's chain
+    parts = (seed, CHAIN_ID, market, task.id, state.log_root)
+    return keccak(encode(["bytes32", "uint256", "address", "uint256", "bytes32"], parts))[-1]
+
+
+def test_a_second_audit_comes_exactly_if_a_byte_of_the_draw_is_below_the_terms_chance() -> None:
+    byte = byte_of(revealed(1))
+    assert 0 < byte < 255
+    for chance, status in ((byte, Status.WINDOW), (byte + 1, Status.STARTING)):
+        task = revealed(chance)
+        assert byte_of(task) == byte
+        task.draw()
+        assert task.state.status == status
 
 
 def second_drawn(task: Task) -> Task:
