@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.rules import DEMAND_SHARE, PRICE_DOUBLES
+from protocol.rules import DEMAND_SHARE
 from protocol.task import SeatState, Status
 from tests.market_chain import label
 from tests.market_cheats import COMPENSATION, REWARD, STAKED
@@ -39,7 +39,6 @@ from tests.market_driver import (
 )
 
 PRICE = SPEC.bond // DEMAND_SHARE
-CAP = 16
 
 
 def in_window(**changes: Any) -> Task:
@@ -320,89 +319,4 @@ def test_what_a_voided_program_ends_gives_every_stake_and_bond_back() -> None:
     assert (world.free(WHISTLEBLOWER), world.free(RIVAL)) == (FUNDS, FUNDS)
     assert (world.burned(), task.state.status) == (burned, Status.EXPIRED)
     assert [seat.state for seat in task.seats] == [SeatState.ATTESTED] * 2
-    world.assert_solvent()
-
-
-# Exhaustion.
-
-
-@pytest.mark.parametrize("status", [Status.SEALING, Status.REVEALING, Status.WINDOW])
-def test_the_demands_of_a_phase_and_what_they_prolong_are_bounded(status: Status) -> None:
-    task = at(status, **TERMS)
-    world, deadline = task.world, task.state.deadline
-    asker, leaf = task.drawn[0], 8 if status != Status.SEALING else task.runs[0].first
-    for i in range(CAP):
-        free = world.free(asker)
-        demand(task, asker, leaf, chunk=i % 3, seat=task.seat(asker))
-        assert free - world.free(asker) == PRICE << (i // PRICE_DOUBLES)
-        assert task.state.deadline == deadline + (i + 1) * SPEC.audit_window
-    with world.refuses("TooManyDemands", task.id):
-        demand(task, asker, leaf, seat=task.seat(asker))
-    for i in range(CAP):
-        answer(task, i + 1)
-    with world.refuses("TooManyDemands", task.id):
-        demand(task, asker, leaf, seat=task.seat(asker))
-    world.assert_solvent()
-
-
-def test_every_phase_has_demands_of_its_own() -> None:
-    task = at(Status.SEALING, **TERMS)
-    for verifier in task.drawn:
-        demand(task, verifier, task.runs[0].first, seat=task.seat(verifier))
-    assert task.state.demands == 2
-    for phase in (Status.REVEALING, Status.WINDOW):
-        assert task.reach(phase).state.demands == 0
-        demand(task, task.drawn[0], 8, seat=0)
-        assert task.state.demands == 1
-
-
-def test_exhaustion_by_demands_costs_the_asker_more_than_the_answers() -> None:
-    task = in_window()
-    demand(task, WHISTLEBLOWER, 3, 0, 1)
-    answer(task, 1)
-    # The solver earns half of the price. At 50 gwei for a unit of gas it covers the answer.
-    assert task.gas["answer"] < 200_000
-    assert task.gas["answer"] * 50 * 10**9 < PRICE // 2
-
-
-def test_a_solver_that_takes_all_demands_itself_pays_bonds_for_it() -> None:
-    task = in_window()
-    world, burned = task.world, task.world.burned()
-    own = (SOLVER, RIVAL)
-    money = sum(world.free(person) for person in own)
-    for i in range(CAP):
-        demand(task, RIVAL, 0, chunk=i % 3)
-        answer(task, i + 1)
-    with world.refuses("TooManyDemands", task.id):
-        demand(task, WHISTLEBLOWER, 3)
-    lost = money - sum(world.free(person) for person in own)
-    assert lost == world.burned() - burned == 4 * (1 + 2 + 4 + 8) * PRICE // 2 > 3 * SPEC.bond
-    world.assert_solvent()
-
-
-def test_ransom_a_final_state_that_is_withheld_from_verifiers_can_be_demanded() -> None:
-    task = at(Status.REVEALING, **TERMS)
-    world, asker = task.world, task.drawn[0]
-    demand(task, asker, 8, 0, 2, seat=task.seat(asker))
-    world.wait_beyond(world.market.view("demands", 1)[6])
-    unanswered(task, 1)
-    task.punish()
-    assert world.free(SOLVER) == FUNDS - STAKED
-    assert all(world.slots(v) == 2 for v in VERIFIERS)
-    world.assert_solvent()
-
-
-def test_withheld_starts_can_be_demanded_and_cost_the_stake() -> None:
-    task = at(Status.SEALING, **TERMS)
-    world, asker = task.world, task.drawn[0]
-    demand(task, asker, task.runs[0].first, seat=task.seat(asker))
-    # Its asker leaves meanwhile, and a redraw is due: the demand outlives it.
-    for verifier in task.drawn:
-        task.plain("reportUnavailable", task.seat(verifier), sender=verifier)
-    task.call("redraw")
-    assert (task.state.status, task.state.open) == (Status.COMMITTED, 1)
-    world.wait(SPEC.audit_window + 1)
-    unanswered(task, 1)
-    task.punish()
-    assert world.free(SOLVER) == FUNDS - STAKED
     world.assert_solvent()
