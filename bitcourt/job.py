@@ -83,7 +83,7 @@ class Job:
             tensor = own.get(name.removeprefix(prefix))
             if tensor is None or tensor.numel() != bits.size:
                 raise UsageError(f"the job's module has no tensor like the trained {name!r}")
-            trained = torch.from_numpy(bits.view("int32").copy()).reshape(tensor.shape)
+            trained = torch.from_numpy(bits.view("int32")).reshape(tensor.shape)
             tensor.copy_(trained.view(torch.float32) if tensor.is_floating_point() else trained)
         return self.module
 

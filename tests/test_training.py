@@ -60,7 +60,7 @@ def test_a_run_in_pieces_has_the_bits_of_one_in_one_go(tmp_path: Path) -> None:
 
 def test_the_bits_are_those_of_the_reference(tmp_path: Path) -> None:
     trainer = make(tmp_path)
-    reference = ReferenceExecutor(trainer.bundle.program, trainer.bundle.inputs(trainer.seed))
+    reference = ReferenceExecutor(trainer.program, trainer.inputs)
     state: list[Bits] = trainer.state
     trainer.run(3)
     for step in range(3):
