@@ -6,8 +6,7 @@ under their roots, in safetensors. `run.jsonl` says whose run it is and lists th
 line; it is replaced as a whole after each one has been written, so whatever moment the process dies
 at, a resumed run goes on from the newest checkpoint that is whole.
 
-There is one state in memory. Steps are done in place; only while a checkpoint is being written,
-beside the training, do they go on in a copy.
+There is one state in memory. Steps are done in place, and a checkpoint is hashed from its file.
 """
 
 from __future__ import annotations
@@ -111,8 +110,9 @@ class Trainer:
         del bundle  # and with it, once another state takes its place, the initial one
         self._layout = state_layout(self.program)
         self._store = Store(str(self.out))
-        damaged = self._resume() if resume else set()
-        self._writer = StateWriter(self._store, self.program, self._layout, damaged)
+        if resume:
+            self._resume()
+        self._writer = StateWriter(self._store, self.program, self._layout)
         self._executor = CompiledExecutor(
             self.program,
             self.inputs,
@@ -142,9 +142,9 @@ class Trainer:
     def run(self, steps: int, on_step: OnStep | None = None) -> list[float]:
         """Do `steps` more steps and return their losses; `on_step(steps done, loss)` after each.
 
-        Checkpoints are written, while training goes on, whenever the step count is a multiple of
-        `checkpoint_every`, and at the end, even if `on_step` raises or the user interrupts: Ctrl-C
-        waits for the end of a step. If a step fails, training is back at the newest checkpoint.
+        Checkpoints are made whenever the step count is a multiple of `checkpoint_every`, and at the
+        end, even if `on_step` raises or the user interrupts: Ctrl-C waits for the end of a step.
+        They are hashed while training goes on. If a step fails, training is back at the newest one.
         """
         losses: list[float] = []
         with Interrupts() as interrupts:
@@ -183,7 +183,6 @@ class Trainer:
 
     def _do_step(self) -> float:
         """Do one step in place and return its loss."""
-        self._state = self._writer.writable(self._state)
         try:
             self._executor.update(self._state, self._step)
         except BaseException:
@@ -257,13 +256,12 @@ class Trainer:
         lines = [json.dumps(line) for line in (self._identity, *listed)]
         write_whole(self._index, "".join(f"{line}\n" for line in lines).encode())
 
-    def _resume(self) -> set[bytes]:
-        """Take up the newest checkpoint that is whole; return the roots of those that are not."""
+    def _resume(self) -> None:
+        """Take up the newest checkpoint that is whole."""
         identity, found = _read_index(self._index)
         for name, wanted in self._identity.items():
             if identity.get(name) != wanted:
                 raise ArtifactError(f"{self.out} holds a run with another {name} than this job's")
-        damaged: set[bytes] = set()
         self._state = []
         while found:
             try:
@@ -271,10 +269,10 @@ class Trainer:
             except ArtifactError as error:
                 log.warning("%s: the checkpoint at step %s is skipped: %s",
                             self.out, found[-1].step, error)  # fmt: skip
-                damaged.add(found.pop().root)  # the one before it costs time only
+                found.pop()  # the one before it costs time only
                 continue
             self._checkpoints = found
-            return damaged
+            return
         raise ArtifactError(f"no checkpoint in {self.out} is whole: start anew elsewhere")
 
 

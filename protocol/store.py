@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import fsspec
@@ -21,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol import encoding, merkle, tensor_file
-from protocol.commitments import checkpoint_log, state_root
+from protocol.commitments import checkpoint_log, roots_tree, state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.program import DType, Program, Shape
-from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count
+from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count, tensor_roots
 
 MAX_PROGRAM_BYTES = 1 << 27
 LEAF_BYTES = 64
@@ -53,7 +54,8 @@ class Store:
     def put_program(self, program: Program) -> bytes:
         """Stores a program and returns its root."""
         root = program_root(program)
-        self._put(f"programs/{root.hex()}", [encoding.dump(program)])
+        name = f"programs/{root.hex()}"
+        self._move(self._draft(name, [encoding.dump(program)]), name)
         return root
 
     def get_program(self, root: bytes) -> Program:
@@ -89,28 +91,48 @@ class Store:
         layout: Layout,
         names: Sequence[str],
         threads: int | None = None,
-        damaged: Container[bytes] = (),
     ) -> bytes:
         """Stores a list of tensors under their state root, which it returns.
 
         `names` are kept for people who open the file; order, dtypes and shapes are the program's.
         They are hashed on `threads` threads (by default on all CPUs), and written out of their own
-        memory. What is stored already stays as it is, unless its root is one of `damaged`.
+        memory. What is stored already stays as it is.
         """
         root = state_root(tensors, threads)
-        if root in damaged or not self._exists(tensors_name(root)):
-            named = typed(_keys(names, len(layout)), tensors, layout)
-            self._put(tensors_name(root), tensor_file.parts(named))
+        if not self._exists(name := tensors_name(root)):
+            self._move(self._draft(name, _parts(tensors, layout, names)), name)
+        return root
+
+    def draft_tensors(self, tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> str:
+        """Stores a list of tensors of which nobody knows the root yet; returns where.
+
+        They are written as by `put_tensors`. `name_tensors` does the rest.
+        """
+        return self._draft(tensors_name(bytes(32)), _parts(tensors, layout, names))
+
+    def name_tensors(self, draft: str, layout: Layout, threads: int | None = None) -> bytes:
+        """Hashes what `draft_tensors` has stored and puts it under its state root: returns that.
+
+        One tensor at a time is read into memory. What lay under that root is replaced. If anything
+        fails the draft is gone.
+        """
+        try:
+            with self._reading(draft, _limit(layout)) as (file, size):
+                # A variable of a loop would hold each tensor while the next is read.
+                hashed = partial(_root, threads)
+                roots = list(map(hashed, _tensors(draft, file, size, layout)))
+        except BaseException:
+            self._remove(self._path(draft))
+            raise
+        root = roots_tree(roots).root
+        self._move(draft, tensors_name(root))
         return root
 
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
         """The tensors with that state root in the layout the program demands, in new arrays."""
         name = tensors_name(root)
-        with self._reading(name, _numel(layout) * 4 + tensor_file.MAX_HEADER) as (file, size):
-            try:
-                tensors = _whole(name, file, size, layout)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None
+        with self._reading(name, _limit(layout)) as (file, size):
+            tensors = list(_tensors(name, file, size, layout))
         actual = state_root(tensors)
         if actual != root:
             raise ArtifactError(f"{name} holds tensors with root {actual.hex()}")
@@ -125,7 +147,7 @@ class Store:
         name = tensors_name(root)
         tensors: list[Bits] = []
         holes: list[Hole] = []
-        with self._reading(name, _numel(layout) * 4 + tensor_file.MAX_HEADER) as (file, size):
+        with self._reading(name, _limit(layout)) as (file, size):
             try:
                 entries, begin = tensor_file.read_header(file, size)
                 places = {int(key[:5]): _place(entry) for key, entry in entries.items()}
@@ -149,7 +171,7 @@ class Store:
         """Stores the leaves of a checkpoint log under its root, which it returns."""
         root = checkpoint_log(leaves).root
         if not self._exists(name := f"logs/{root.hex()}"):
-            self._put(name, leaves)
+            self._move(self._draft(name, leaves), name)
         return root
 
     def get_log(self, root: bytes, size: int) -> list[bytes]:
@@ -186,20 +208,31 @@ class Store:
         except OSError as error:
             raise ArtifactError(f"the store {self.url} does not answer: {error}") from None
 
-    def _put(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
-        """Writes under another name first, so that no reader ever sees half a file."""
-        path = self._path(name)
-        temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex}.part"
-        try:
+    def _draft(self, name: str, parts: Iterable[bytes | memoryview]) -> str:
+        """Writes to another name beside `name`, so that no reader ever sees half a file."""
+        draft = f"{name}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        path = self._path(draft)
+        with self._writing(name, draft):
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            with self._fs.open(path, "wb") as file:
+                for part in parts:
+                    for place in range(0, len(part), _PIECE):
+                        file.write(part[place : place + _PIECE])
+        return draft
+
+    def _move(self, draft: str, name: str) -> None:
+        """Gives a draft its name."""
+        with self._writing(name, draft):
+            self._fs.mv(self._path(draft), self._path(name))
+
+    @contextmanager
+    def _writing(self, name: str, draft: str) -> Iterator[None]:
+        """Leaves no draft behind where something fails."""
+        try:
             try:
-                with self._fs.open(temporary, "wb") as file:
-                    for part in parts:
-                        for place in range(0, len(part), _PIECE):
-                            file.write(part[place : place + _PIECE])
-                self._fs.mv(temporary, path)
+                yield
             except BaseException:
-                self._remove(temporary)
+                self._remove(self._path(draft))
                 raise
         except OSError as error:
             raise ArtifactError(f"cannot write {name} to {self.url}: {error}") from None
@@ -256,21 +289,39 @@ def _place(entry: Any) -> tuple[int, int]:
     return first, end
 
 
-def _whole(name: str, file: BinaryIO, size: int, layout: Layout) -> list[Bits]:
-    """Reads the tensors of a file, none of which is there unless all are."""
-    entries, begin = tensor_file.read_header(file, size)
-    if len(entries) != len(layout):
-        raise ArtifactError(f"{name} holds {len(entries)} tensors, not {len(layout)}")
-    tensors: list[Bits] = []
-    for key, (dtype, shape) in zip(sorted(entries), layout, strict=True):
-        found = entries[key]["dtype"], entries[key]["shape"]
-        wanted = tensor_file.DTYPES[_NUMPY[dtype]], list(shape)
-        if found != wanted:
-            raise ArtifactError(f"{name}: tensor {key} is {found}, the program demands {wanted}")
-        first, end = _place(entries[key])
-        if first < 0 or end - first != 4 * _numel([(dtype, shape)]) or begin + end > size:
-            raise ValueError(f"tensor {key} lies at {first}..{end}")
-        tensors.append(np.empty(shape, np.uint32))
-        if tensor_file.read_into(file, begin + first, tensors[-1]) != end - first:
-            raise ValueError("it was cut short")
-    return tensors
+def _limit(layout: Layout) -> int:
+    """Bytes that a file with such tensors may have."""
+    return 4 * _numel(layout) + tensor_file.MAX_HEADER
+
+
+def _root(threads: int | None, tensor: Bits) -> bytes:
+    return tensor_roots([tensor], threads)[0]
+
+
+def _parts(tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> Iterator[memoryview]:
+    return tensor_file.parts(typed(_keys(names, len(layout)), tensors, layout))
+
+
+def _tensors(name: str, file: BinaryIO, size: int, layout: Layout) -> Iterator[Bits]:
+    """Reads the tensors of a file, each into a new array; ArtifactError unless all are there."""
+    try:
+        entries, begin = tensor_file.read_header(file, size)
+        if len(entries) != len(layout):
+            raise ArtifactError(f"{name} holds {len(entries)} tensors, not {len(layout)}")
+        for key, (dtype, shape) in zip(sorted(entries), layout, strict=True):
+            found = entries[key]["dtype"], entries[key]["shape"]
+            wanted = tensor_file.DTYPES[_NUMPY[dtype]], list(shape)
+            if found != wanted:
+                raise ArtifactError(
+                    f"{name}: tensor {key} is {found}, the program demands {wanted}"
+                )
+            first, end = _place(entries[key])
+            if first < 0 or end - first != 4 * _numel([(dtype, shape)]) or begin + end > size:
+                raise ValueError(f"tensor {key} lies at {first}..{end} of {size - begin} bytes")
+            tensor = np.empty(shape, np.uint32)
+            if tensor_file.read_into(file, begin + first, tensor) != end - first:
+                raise ValueError("it was cut short")
+            yield tensor
+            del tensor  # before there is another
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None

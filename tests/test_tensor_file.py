@@ -72,8 +72,11 @@ def test_no_second_copy_is_made_to_write_or_to_read(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         store.put_tensors(LARGE, LAYOUT, ())
+        draft = store.draft_tensors(LARGE, LAYOUT, ())
         write_whole(tmp_path / "all", tensor_file.parts({"a": LARGE[0].view(np.float32)}))
         assert tracemalloc.get_traced_memory()[1] < LITTLE
+        assert store.name_tensors(draft, LAYOUT) == root
+        assert tracemalloc.get_traced_memory()[1] < LARGE[0].nbytes + LITTLE
         found = store.get_tensors(root, LAYOUT)
         assert tracemalloc.get_traced_memory()[1] < sum(t.nbytes for t in found) + LITTLE
     finally:
@@ -81,13 +84,28 @@ def test_no_second_copy_is_made_to_write_or_to_read(tmp_path: Path) -> None:
     assert all(np.array_equal(mine, one) for mine, one in zip(LARGE, found, strict=True))
 
 
-def test_tensors_known_to_be_damaged_are_written_again_and_others_are_not(tmp_path: Path) -> None:
+def test_a_draft_gets_the_name_of_what_is_in_it_and_replaces_what_was_damaged(
+    tmp_path: Path,
+) -> None:
     store, tensors, layout = Store(str(tmp_path)), [np.ones(3, np.uint32)], [(DType.F32, (3,))]
-    root = store.put_tensors(tensors, layout, ())
+    root = store.put_tensors(tensors, layout, ("a",))
     file = tmp_path / "tensors" / f"{root.hex()}.safetensors"
+    whole = file.read_bytes()
     file.write_bytes(b"damaged")
     store.put_tensors(tensors, layout, ())
     with pytest.raises(ArtifactError, match="not a safetensors file"):
         store.get_tensors(root, layout)
-    store.put_tensors(tensors, layout, (), damaged={root})
-    assert np.array_equal(store.get_tensors(root, layout)[0], tensors[0])
+    draft = store.draft_tensors(tensors, layout, ("a",))
+    tensors[0] += np.uint32(1)  # the caller's again
+    assert store.name_tensors(draft, layout) == root
+    assert file.read_bytes() == whole
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_draft_that_is_damaged_before_it_has_a_name_is_gone(tmp_path: Path) -> None:
+    store, tensors, layout = Store(str(tmp_path)), [np.ones(3, np.uint32)], [(DType.F32, (3,))]
+    draft = store.draft_tensors(tensors, layout, ())
+    (tmp_path / draft).write_bytes((tmp_path / draft).read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        store.name_tensors(draft, layout)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
