@@ -11,6 +11,7 @@ There is one state in memory. Steps are done in place, and a checkpoint is hashe
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -108,6 +109,7 @@ class Trainer:
             "seed": self.seed.hex(),
         }
         del bundle  # and with it, once another state takes its place, the initial one
+        _trim()
         self._layout = state_layout(self.program)
         self._store = Store(str(self.out))
         if resume:
@@ -274,6 +276,12 @@ class Trainer:
             self._checkpoints = found
             return
         raise ArtifactError(f"no checkpoint in {self.out} is whole: start anew elsewhere")
+
+
+def _trim() -> None:
+    """Give the memory that tracing has left free back to the system, where the C library can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read_index(path: Path) -> tuple[dict[str, Any], list[Checkpoint]]:

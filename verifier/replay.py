@@ -33,15 +33,17 @@ class Replay:
     def advance(
         self, fetch: Callable[[bytes], list[Bits]], progress: Callable[[int, int], None]
     ) -> None:
-        """Replays the next segment; `fetch` gets the state with the root that a run starts from.
+        """Replays the next segment.
 
+        `fetch` gets the state with the root that a run starts from, in arrays of this replay's own.
         `progress` is called with the steps that are done, and how many there are in all.
         """
         run, start = self._todo[len(self.roots)]
-        current = self._state if self._segment else fetch(start)
+        # A copy is stepped in place, so that an error in between leaves the state as it was.
+        current = [tensor.copy() for tensor in self._state] if self._segment else fetch(start)
         done, total = self._steps()
         for step in self._spec.steps_between(run.first + self._segment, 1):
-            current = self._executor.step(current, step)
+            self._executor.update(current, step)
             done += 1
             progress(done, total)
         self._segment, self._state = self._segment + 1, current
