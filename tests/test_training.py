@@ -345,3 +345,33 @@ def test_train_and_resume(
     assert set(load_file(tmp_path / "other" / "model.safetensors")) == {
         "0.weight", "0.bias", "2.weight", "2.bias",
     }  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_any_more_is_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "diverging.py"
+    path.write_text(
+        JOB.replace("torch.optim.AdamW(module.parameters(), lr=0.01)",
+                    "torch.optim.SGD(module.parameters(), lr=1e30)")
+        .replace("metric=lambda module: 0.5", "metric=lambda module: float('inf')")
+    )  # fmt: skip
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    code, out, _ = command(capsys, "train", path, "--out", tmp_path / "run", "--json")
+    lines = [json.loads(line, parse_constant=refuse) for line in out.splitlines()]
+    assert code == 0
+    assert lines[0]["loss"] is not None
+    assert lines[-2] == {"step": 7, "loss": None}
+    assert (lines[-1]["loss"], lines[-1]["metric"]) == (None, None)
+
+
+def test_resuming_no_run_is_an_error(
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nothing"
+    code, shown, err = command(capsys, "train", job_file, "--out", out, "--resume")
+    assert (code, shown, out.exists()) == (1, "", False)
+    assert "holds no run that could be resumed" in err
