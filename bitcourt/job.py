@@ -136,7 +136,8 @@ def _place(error: Exception, folder: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: "
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename).resolve().parent == folder:
+        file = Path(frame.filename)  # or a name in angle brackets
+        if file.is_file() and file.resolve().parent == folder:
             return f"{frame.filename}:{frame.lineno}: "
     return ""
 

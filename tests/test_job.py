@@ -134,11 +134,13 @@ def test_an_error_beside_a_job_is_told_with_its_file_and_line(folder: Path) -> N
             "import torch\ndef job():\n    return torch.ones(2) @ torch.ones(3)",
             r"bad_job\.py:3: RuntimeError",
         ),
+        ("def job():\n    exec('1 / 0')", r"bad_job\.py:2: ZeroDivisionError"),
     ],
 )
 def test_an_error_in_a_job_is_told_with_its_file_and_line(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad_job.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=rf"bad_job\.py cannot be used: .*{words}"):
         load_job(tmp_path / "bad_job.py")
