@@ -148,23 +148,22 @@ class Trainer:
         end, even if `on_step` raises or the user interrupts: Ctrl-C waits for the end of a step.
         They are hashed while training goes on. If a step fails, training is back at the newest one.
         """
-        losses: list[float] = []
+        first = len(self.losses)
         with Interrupts() as interrupts:
             try:
                 for _ in range(steps):
                     with interrupts.held:
-                        losses.append(self._do_step())
-                    self.losses.append(losses[-1])
+                        self._do_step()
                     if self.step % self.checkpoint_every == 0:
                         with interrupts.held:
                             self._begin()
                     if on_step is not None:
-                        on_step(self.step, losses[-1])
+                        on_step(self.step, self.losses[-1])
             finally:
                 with interrupts.held:
                     self._begin()
                 self._writer.settle()
-        return losses
+        return self.losses[first:]
 
     def save(self) -> Checkpoint:
         """Write a checkpoint of the current state, unless there is one, and return it."""
@@ -183,15 +182,15 @@ class Trainer:
         self._write_index(listed)
         self._checkpoints = listed
 
-    def _do_step(self) -> float:
-        """Do one step in place and return its loss."""
+    def _do_step(self) -> None:
+        """Do one step in place."""
         try:
             self._executor.update(self._state, self._step)
         except BaseException:
             self._go_back()
             raise
         self._step += 1
-        return float(self._executor.watched("loss").view(np.float32))
+        self.losses.append(float(self._executor.watched("loss").view(np.float32)))
 
     def _go_back(self) -> None:
         """Go back to the newest checkpoint, since the state may be half written over."""
@@ -220,7 +219,7 @@ class Trainer:
     def export(self, path: Path | str) -> None:
         """Write the trained module's `state_dict` as a safetensors file, which is there at once."""
         tensors = self.module.state_dict()
-        arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+        arrays = {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
         write_whole(Path(path), tensor_file.parts(arrays))
 
     def load(self, checkpoint: Checkpoint) -> list[Bits]:

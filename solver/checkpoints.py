@@ -64,8 +64,9 @@ class Checkpoints:
         Waits for the one before, and raises its error if it failed: then neither is added.
         """
         self.settle()
+        begun = len(self._roots) + 1  # it may be there before the writer returns
         self._writer.begin(state, self._add)
-        self._begun, self._held = len(self._roots) + 1, state
+        self._begun, self._held = begun, state
 
     def take(self) -> tuple[int, list[Bits]]:
         """Number and state of the checkpoint that was begun last, to be trained in place.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocol.background import StateWriter
 from protocol.bundle import Bundle
 from protocol.commitments import state_root
 from protocol.errors import ArtifactError
@@ -117,6 +118,20 @@ def test_what_is_taken_may_be_written_over_while_it_is_being_hashed(
     assert checkpoints.roots[1] == state_root(later(1))
     number, again = checkpoints.take()  # whoever took it has lost it
     assert (number, state_root(again)) == (1, state_root(later(1)))
+
+
+def test_a_checkpoint_that_is_there_at_once_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, begin = Checkpoints(tmp_path, BUNDLE), StateWriter.begin
+
+    def at_once(self: StateWriter, *args: Any) -> None:
+        begin(self, *args)
+        self.settle()
+
+    monkeypatch.setattr(StateWriter, "begin", at_once)
+    checkpoints.begin(later(1))
+    assert checkpoints.begun == len(checkpoints) == 2
 
 
 def test_nobody_gets_the_arrays_of_the_bundle_or_of_somebody_else(tmp_path: Path) -> None:

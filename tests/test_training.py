@@ -182,6 +182,7 @@ def test_an_interrupt_within_a_step_waits_for_its_end(
     monkeypatch.setattr(trainer._executor, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trainer.run(50)
+    assert len(trainer.losses) == 6
     resumed = make(tmp_path, resume=True)
     assert (resumed.step, resumed.root) == (6, trainer.root)
 
