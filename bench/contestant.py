@@ -29,8 +29,9 @@ def _bitcourt(name: str, threads: int) -> Callable[[], None]:
     state, count = bundle.state, 0
 
     def step() -> None:
-        nonlocal state, count
-        state, count = executor.step(state, count, out=state), count + 1
+        nonlocal count
+        executor.update(state, count)
+        count += 1
 
     return step
 

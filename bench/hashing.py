@@ -11,17 +11,18 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bench.measure import Result, ratio, seconds
 from bench.models import Bundle, model
+from protocol.background import StateWriter
+from protocol.bundle import state_layout
 from protocol.executor import CompiledExecutor
+from protocol.store import Store
 from protocol.tensor_tree import tensor_roots
 from protocol.trace import Trace
-from solver.checkpoints import Checkpoints
 
 MODELS: Final = ("mlp", "chargpt-5M")
 """The figures without a model's name are those of the last."""
@@ -112,24 +113,32 @@ def _rates(cores: int) -> Iterator[Result]:
 def _commitments(
     suffix: str, name: str, bundle: Bundle, executor: CompiledExecutor
 ) -> Iterator[Result]:
-    """One checkpoint, hashed and written while the next steps run, in % of a hundred steps.
+    """One checkpoint, hashed from its file while the next steps run, in % of a hundred steps.
 
-    So few steps are run that the checkpoint is done by their end: what it adds to them is its cost.
+    As in `bitcourt train` and in a solver, steps are done in place and `protocol.background` does
+    the rest. So few steps are run that the checkpoint is done by their end: what it adds to them is
+    its cost. Every round trains on, so that each checkpoint is another.
     """
-    state = executor.step(bundle.state, 0)
+    state = [tensor.copy() for tensor in bundle.state]
+    executor.update(state, 0)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder), bundle)
-        alone = seconds(lambda: checkpoints.append(state))
-        step = min(seconds(lambda: executor.step(state, 1)) for _ in range(3))
+        layout = state_layout(bundle.program)
+        writer = StateWriter(Store(folder), bundle.program, layout)
+
+        def commit() -> None:
+            writer.begin(state, lambda root: None)
+
+        alone = seconds(lambda: (commit(), writer.settle()))
+        step = min(seconds(lambda: executor.update(state, 1)) for _ in range(3))
         steps = min(INTERVAL, 1 + round(2 * alone / step))
 
-        def train(commit: bool) -> None:
-            current = executor.step(state, 0)
-            if commit:
-                checkpoints.begin(current)
+        def train(commits: bool) -> None:
+            executor.update(state, 0)
+            if commits:
+                commit()
             for number in range(steps):
-                current = executor.step(current, number)
-            checkpoints.settle()
+                executor.update(state, number)
+            writer.settle()
 
         slower, _, plain = ratio(lambda: train(True), lambda: train(False), ROUNDS)
     value = 100 * (slower - 1) * (steps + 1) / INTERVAL

@@ -12,11 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from bitcourt.job import load_job
-from protocol import audit, upkeep
+from protocol import audit, tensor_file, upkeep
 from protocol.agent import Agent
 from protocol.bundle import state_layout
 from protocol.errors import ChainError, TransactionReverted, UsageError
 from protocol.execution import Bits
+from protocol.files import write_whole
 from protocol.market import Market
 from protocol.program import Program
 from protocol.store import Store, typed
@@ -158,10 +159,7 @@ def final_state(market: Market, task: int) -> tuple[Program, list[Bits]]:
 
 def fetch_final(market: Market, task: int, out: Path) -> int:
     """Writes the final state under its PyTorch names; returns the number of tensors."""
-    from safetensors.numpy import save_file
-
     program, tensors = final_state(market, task)
     named = typed(program.state_names, tensors, state_layout(program))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(named, out)
+    write_whole(out, tensor_file.parts(named))
     return len(named)

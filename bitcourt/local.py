@@ -7,6 +7,7 @@ import json
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,8 +139,8 @@ def train(
         "model": str(model),
     }
     if trainer.job.metric is not None:
-        result["metric"] = trainer.job.metric(trainer.module)
-    typer.echo(json.dumps(result)) if as_json else _show(result, as_json=False)
+        result["metric"] = float(trainer.job.metric(trainer.module))
+    typer.echo(_line(result)) if as_json else _show(result, as_json=False)
     if interrupted:
         raise typer.Exit(130)
 
@@ -147,7 +148,7 @@ def train(
 def _run(trainer: Any, steps: int, as_json: bool, console: Console) -> None:
     """Train with a progress bar, or with one JSON line a step."""
     if as_json:
-        trainer.run(steps, lambda step, loss: typer.echo(json.dumps({"step": step, "loss": loss})))
+        trainer.run(steps, lambda step, loss: typer.echo(_line({"step": step, "loss": loss})))
         return
     began, first = time.monotonic(), trainer.step
     columns = (
@@ -185,6 +186,12 @@ def program_of(target: Path) -> Program:
     except ProgramError as error:
         raise ArtifactError(f"{target} is not a valid program: {error}") from None
     return program
+
+
+def _line(values: dict[str, Any]) -> str:
+    """Values as JSON, which has no NaN and no infinity: null stands for them."""
+    numbers = {k: v if not isinstance(v, float) or isfinite(v) else None for k, v in values.items()}
+    return json.dumps(numbers, allow_nan=False)
 
 
 def _bytes(size: int) -> str:

@@ -50,6 +50,14 @@ class Executor(Protocol):
         """
         ...
 
+    def update(self, state: list[Bits], step: int) -> None:
+        """Replace the tensors in `state` by those after the step, in their own memory if possible.
+
+        The caller owns the list and every array in it: none is a constant, data, or anybody
+        else's, and no two share memory. After an error their contents are undefined.
+        """
+        state[:] = self.step(state, step)
+
     def trace(self, state: Sequence[Bits], step: int) -> list[Bits]:
         """Output of every node of that step in program order, OUTPUT aliases included."""
         ...

@@ -10,33 +10,30 @@ artifact can name a path.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, BinaryIO, Final
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors_numpy
 
-from protocol import encoding, merkle
-from protocol.commitments import checkpoint_log, state_root
+from protocol import encoding, merkle, tensor_file
+from protocol.commitments import checkpoint_log, roots_tree, state_root
 from protocol.encoding import program_root
 from protocol.errors import ArtifactError, ProgramError
 from protocol.execution import Bits
 from protocol.program import DType, Program, Shape
-from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count
+from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count, tensor_roots
 
 MAX_PROGRAM_BYTES = 1 << 27
 LEAF_BYTES = 64
 """Of a leaf of a checkpoint log: salt and state root."""
-_HEADER_DEPTH: Final = 3
-_HEADER_SLACK = 1 << 22
-"""Bytes of JSON header that a safetensors file may have beside its tensors."""
+_PIECE: Final = 1 << 22
+"""Bytes that are written at once: some file systems keep a copy of them."""
 
 _NUMPY = {DType.F32: np.dtype("<f4"), DType.I32: np.dtype("<i4")}
 Layout = Sequence[tuple[DType, Shape]]
@@ -57,7 +54,8 @@ class Store:
     def put_program(self, program: Program) -> bytes:
         """Stores a program and returns its root."""
         root = program_root(program)
-        self._put(f"programs/{root.hex()}", encoding.dump(program))
+        name = f"programs/{root.hex()}"
+        self._move(self._draft(name, [encoding.dump(program)]), name)
         return root
 
     def get_program(self, root: bytes) -> Program:
@@ -97,35 +95,44 @@ class Store:
         """Stores a list of tensors under their state root, which it returns.
 
         `names` are kept for people who open the file; order, dtypes and shapes are the program's.
-        They are hashed on `threads` threads (by default on all CPUs).
+        They are hashed on `threads` threads (by default on all CPUs), and written out of their own
+        memory. What is stored already stays as it is.
         """
         root = state_root(tensors, threads)
-        if not self._exists(name := f"tensors/{root.hex()}.safetensors"):
-            named = typed(_keys(names, len(layout)), tensors, layout)
-            self._put(name, safetensors_numpy.save(named))
+        if not self._exists(name := tensors_name(root)):
+            self._move(self._draft(name, _parts(tensors, layout, names)), name)
+        return root
+
+    def draft_tensors(self, tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> str:
+        """Stores a list of tensors of which nobody knows the root yet; returns where.
+
+        They are written as by `put_tensors`. `name_tensors` does the rest.
+        """
+        return self._draft(tensors_name(bytes(32)), _parts(tensors, layout, names))
+
+    def name_tensors(self, draft: str, layout: Layout, threads: int | None = None) -> bytes:
+        """Hashes what `draft_tensors` has stored and puts it under its state root: returns that.
+
+        One tensor at a time is read into memory. What lay under that root is replaced. If anything
+        fails the draft is gone.
+        """
+        try:
+            with self._reading(draft, _limit(layout)) as (file, size):
+                # A variable of a loop would hold each tensor while the next is read.
+                hashed = partial(_root, threads)
+                roots = list(map(hashed, _tensors(draft, file, size, layout)))
+        except BaseException:
+            self._remove(self._path(draft))
+            raise
+        root = roots_tree(roots).root
+        self._move(draft, tensors_name(root))
         return root
 
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
-        """The tensors with that state root in the layout the program demands."""
-        expected = sum(4 * int(np.prod(shape, dtype=np.int64)) for _, shape in layout)
-        name = f"tensors/{root.hex()}.safetensors"
-        data = self._get(name, expected + _HEADER_SLACK)
-        try:
-            loaded = safetensors_numpy.load(data)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{name} is not a safetensors file: {error}") from None
-        if len(loaded) != len(layout):
-            raise ArtifactError(f"{name} holds {len(loaded)} tensors, not {len(layout)}")
-        tensors: list[Bits] = []
-        for key, (dtype, shape) in zip(sorted(loaded), layout, strict=True):
-            found = loaded[key]
-            if found.dtype != _NUMPY[dtype] or found.shape != tuple(shape):
-                raise ArtifactError(
-                    f"{name}: tensor {key} is {found.dtype} {found.shape}, the program demands "
-                    f"{_NUMPY[dtype]} {tuple(shape)}"
-                )
-            # A scalar stays one: ascontiguousarray alone would give it an axis.
-            tensors.append(np.ascontiguousarray(found).view(np.uint32).reshape(shape))
+        """The tensors with that state root in the layout the program demands, in new arrays."""
+        name = tensors_name(root)
+        with self._reading(name, _limit(layout)) as (file, size):
+            tensors = list(_tensors(name, file, size, layout))
         actual = state_root(tensors)
         if actual != root:
             raise ArtifactError(f"{name} holds tensors with root {actual.hex()}")
@@ -137,43 +144,34 @@ class Store:
         For a file that was cut short, or lacks tensors: what is missing reads as zero. Nothing is
         checked against the root. ArtifactError if the file is missing or cannot be understood.
         """
-        name = f"tensors/{root.hex()}.safetensors"
-        expected = sum(4 * int(np.prod(shape, dtype=np.int64)) for _, shape in layout)
-        data = self._get(name, expected + _HEADER_SLACK)
-        try:
-            length = int.from_bytes(data[:8], "little")
-            header = json.loads(_shallow(data[8 : 8 + length]))
-            places = {
-                int(key[:5]): (int(first), int(end))
-                for key, entry in header.items()
-                for first, end in [entry["data_offsets"]]
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None
+        name = tensors_name(root)
         tensors: list[Bits] = []
         holes: list[Hole] = []
-        for number, (_, shape) in enumerate(layout):
-            numel = int(np.prod(shape, dtype=np.int64))
-            first, end = places.get(number, (0, 0))
-            if not 0 <= first <= end:
-                raise ArtifactError(f"{name}: tensor {number} lies nowhere")
-            found = data[8 + length + first : 8 + length + min(end, first + 4 * numel)]
-            whole = np.zeros(numel, np.uint32)
-            there = len(found) // 4
-            whole[:there] = np.frombuffer(found, "<u4", there)
-            tensors.append(whole.reshape(shape))
-            holes += (
-                [(number, chunk) for chunk in range(there // CHUNK_ELEMENTS, chunk_count(numel))]
-                if there < numel
-                else []
-            )
+        with self._reading(name, _limit(layout)) as (file, size):
+            try:
+                entries, begin = tensor_file.read_header(file, size)
+                places = {int(key[:5]): _place(entry) for key, entry in entries.items()}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None
+            for number, (_, shape) in enumerate(layout):
+                first, end = places.get(number, (0, 0))
+                if not 0 <= first <= end:
+                    raise ArtifactError(f"{name}: tensor {number} lies nowhere")
+                tensor = np.zeros(shape, np.uint32)
+                flat, place = tensor.reshape(-1), begin + min(first, size)
+                there = tensor_file.read_into(file, place, flat[: (end - first) // 4]) // 4
+                flat[there:] = 0
+                tensors.append(tensor)
+                if there < flat.size:
+                    missing = range(there // CHUNK_ELEMENTS, chunk_count(flat.size))
+                    holes += [(number, chunk) for chunk in missing]
         return tensors, holes
 
     def put_log(self, leaves: Sequence[bytes]) -> bytes:
         """Stores the leaves of a checkpoint log under its root, which it returns."""
         root = checkpoint_log(leaves).root
         if not self._exists(name := f"logs/{root.hex()}"):
-            self._put(name, b"".join(leaves))
+            self._move(self._draft(name, leaves), name)
         return root
 
     def get_log(self, root: bytes, size: int) -> list[bytes]:
@@ -191,11 +189,11 @@ class Store:
 
     def has_tensors(self, root: bytes) -> bool:
         """True if tensors with that root are stored (not that they are the right ones)."""
-        return self._exists(f"tensors/{root.hex()}.safetensors")
+        return self._exists(tensors_name(root))
 
     def discard_tensors(self, root: bytes) -> None:
         """Deletes the tensors with that state root, if they are stored."""
-        self._remove(self._path(f"tensors/{root.hex()}.safetensors"))
+        self._remove(self._path(tensors_name(root)))
 
     def _remove(self, path: str) -> None:
         with contextlib.suppress(OSError):
@@ -210,32 +208,58 @@ class Store:
         except OSError as error:
             raise ArtifactError(f"the store {self.url} does not answer: {error}") from None
 
-    def _put(self, name: str, data: bytes) -> None:
-        """Writes under another name first, so that no reader ever sees half a file."""
-        path = self._path(name)
-        temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex}.part"
-        try:
+    def _draft(self, name: str, parts: Iterable[bytes | memoryview]) -> str:
+        """Writes to another name beside `name`, so that no reader ever sees half a file."""
+        draft = f"{name}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        path = self._path(draft)
+        with self._writing(name, draft):
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            with self._fs.open(path, "wb") as file:
+                for part in parts:
+                    for place in range(0, len(part), _PIECE):
+                        file.write(part[place : place + _PIECE])
+        return draft
+
+    def _move(self, draft: str, name: str) -> None:
+        """Gives a draft its name."""
+        with self._writing(name, draft):
+            self._fs.mv(self._path(draft), self._path(name))
+
+    @contextmanager
+    def _writing(self, name: str, draft: str) -> Iterator[None]:
+        """Leaves no draft behind where something fails."""
+        try:
             try:
-                self._fs.pipe_file(temporary, data)
-                self._fs.mv(temporary, path)
+                yield
             except BaseException:
-                self._remove(temporary)
+                self._remove(self._path(draft))
                 raise
         except OSError as error:
             raise ArtifactError(f"cannot write {name} to {self.url}: {error}") from None
 
     def _get(self, name: str, limit: int) -> bytes:
+        with self._reading(name, limit) as (file, size):
+            return file.read(size)
+
+    @contextmanager
+    def _reading(self, name: str, limit: int) -> Iterator[tuple[BinaryIO, int]]:
+        """Opens a file of at most `limit` bytes and says how many it has."""
         path = self._path(name)
         try:
             size = int(self._fs.size(path) or 0)
             if size > limit:
                 raise ArtifactError(f"{name} has {size} bytes, more than the {limit} it may have")
-            return bytes(self._fs.cat_file(path, start=0, end=size))
+            with self._fs.open(path, "rb") as file:
+                yield file, size
         except FileNotFoundError:
             raise ArtifactError(f"{name} is not in the store {self.url}") from None
         except OSError as error:
             raise ArtifactError(f"cannot read {name} from {self.url}: {error}") from None
+
+
+def tensors_name(root: bytes) -> str:
+    """Where in a store the tensors with a state root are."""
+    return f"tensors/{root.hex()}.safetensors"
 
 
 def typed(
@@ -254,15 +278,50 @@ def _keys(names: Sequence[str], count: int) -> list[str]:
     return [f"{i:05d}.{name}" if name else f"{i:05d}" for i, name in enumerate(padded)]
 
 
-def _shallow(text: bytes) -> bytes:
-    """The JSON text, if it nests no deeper than a safetensors header does; else ValueError.
+def _numel(layout: Layout) -> int:
+    return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in layout)
 
-    Deep nesting overflows the C stack of the JSON parser, and ends the process, where a library has
-    raised Python's recursion limit, as py-evm does.
-    """
-    depth = 0
-    for bracket in re.findall(rb"[][{}]", encoding.JSON_STRING.sub(b"", text)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > _HEADER_DEPTH:
-            raise ValueError("it nests too deep")
-    return text
+
+def _place(entry: Any) -> tuple[int, int]:
+    first, end = entry["data_offsets"]
+    if type(first) is not int or type(end) is not int:
+        raise ValueError(f"a tensor lies at {first}..{end}")
+    return first, end
+
+
+def _limit(layout: Layout) -> int:
+    """Bytes that a file with such tensors may have."""
+    return 4 * _numel(layout) + tensor_file.MAX_HEADER
+
+
+def _root(threads: int | None, tensor: Bits) -> bytes:
+    return tensor_roots([tensor], threads)[0]
+
+
+def _parts(tensors: Sequence[Bits], layout: Layout, names: Sequence[str]) -> Iterator[memoryview]:
+    return tensor_file.parts(typed(_keys(names, len(layout)), tensors, layout))
+
+
+def _tensors(name: str, file: BinaryIO, size: int, layout: Layout) -> Iterator[Bits]:
+    """Reads the tensors of a file, each into a new array; ArtifactError unless all are there."""
+    try:
+        entries, begin = tensor_file.read_header(file, size)
+        if len(entries) != len(layout):
+            raise ArtifactError(f"{name} holds {len(entries)} tensors, not {len(layout)}")
+        for key, (dtype, shape) in zip(sorted(entries), layout, strict=True):
+            found = entries[key]["dtype"], entries[key]["shape"]
+            wanted = tensor_file.DTYPES[_NUMPY[dtype]], list(shape)
+            if found != wanted:
+                raise ArtifactError(
+                    f"{name}: tensor {key} is {found}, the program demands {wanted}"
+                )
+            first, end = _place(entries[key])
+            if first < 0 or end - first != 4 * _numel([(dtype, shape)]) or begin + end > size:
+                raise ValueError(f"tensor {key} lies at {first}..{end} of {size - begin} bytes")
+            tensor = np.empty(shape, np.uint32)
+            if tensor_file.read_into(file, begin + first, tensor) != end - first:
+                raise ValueError("it was cut short")
+            yield tensor
+            del tensor  # before there is another
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{name} is not a safetensors file: {error!r}") from None

@@ -256,10 +256,10 @@ class Solver(Agent):
             self.checkpoints(task),
             self.executor(task),
         )
-        segment, current = checkpoints.newest
+        segment, state = checkpoints.take()
         for step in spec.steps_between(segment, 1):
-            current = executor.step(current, step)
-        checkpoints.begin(current)  # hashed and written while the next segment is trained
+            executor.update(state, step)
+        checkpoints.begin(state)  # hashed while the next segment is trained
         self.progress("train", segment + 1, spec.segments)
 
     def _train_again(self, task: int, state: TaskState) -> bool:

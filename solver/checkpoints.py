@@ -4,53 +4,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import logging
 from pathlib import Path
 
+from protocol.background import StateWriter
 from protocol.bundle import Bundle, state_layout
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.files import write_whole
 from protocol.store import Store
 
+log = logging.getLogger("bitcourt")
+
 
 class Checkpoints:
     """States 0 .. n of a task, one after each segment, kept in a directory by their roots.
 
-    A checkpoint is hashed and written by a thread of its own while training goes on. At most one
-    is on its way, so that a slow disk holds training up instead of filling the memory. The index is
-    written last: what a killed process leaves is whole up to a checkpoint, from which training goes
-    on.
+    A checkpoint is hashed by a thread of its own while training goes on. The index is written last:
+    what a killed process leaves is whole up to a checkpoint, from which training goes on.
     """
 
     def __init__(self, directory: Path, bundle: Bundle) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / "roots.json"
         self._store = Store(str(directory))
-        self._program = bundle.program
         self._layout = state_layout(bundle.program)
-        self._latest: list[Bits] = []
+        self._writer = StateWriter(self._store, bundle.program, self._layout)
         self._roots: list[bytes] = []
-        self._writer = ThreadPoolExecutor(1, "bitcourt-checkpoint")
-        self._pending: Future[None] | None = None
-        self._newest: tuple[int, list[Bits]] | None = None
+        self._begun = 0
+        self._held: list[Bits] = []
+        """State of the checkpoint that was begun last, until it is taken."""
         self._recover()
         if not self._roots:
             self.append(bundle.state)
+            self._held = []  # the bundle's own
 
     def __len__(self) -> int:
         return len(self.roots)
 
     @property
-    def newest(self) -> tuple[int, list[Bits]]:
-        """Number and state of the checkpoint that was begun last; does not wait for its writing."""
-        return self._newest or (len(self.roots) - 1, self._latest)
-
-    @property
     def begun(self) -> int:
         """How many checkpoints there are, the one that is being written included."""
-        return self.newest[0] + 1
+        return self._begun
 
     @property
     def roots(self) -> list[bytes]:
@@ -58,44 +53,50 @@ class Checkpoints:
         self.settle()
         return self._roots
 
-    def append(self, state: Sequence[Bits]) -> bytes:
+    def append(self, state: list[Bits]) -> bytes:
         """Adds the next checkpoint and returns its root; it is on disk then."""
         self.begin(state)
         return self.roots[-1]
 
-    def begin(self, state: Sequence[Bits]) -> None:
-        """Begins to add the next checkpoint. Nobody may write to these arrays any more.
+    def begin(self, state: list[Bits]) -> None:
+        """Begins to add the next checkpoint, and keeps its arrays for whoever takes it.
 
         Waits for the one before, and raises its error if it failed: then neither is added.
         """
         self.settle()
-        self._newest = (len(self._roots), list(state))
-        self._pending = self._writer.submit(self._write, self._newest[1])
+        begun = len(self._roots) + 1  # it may be there before the writer returns
+        self._writer.begin(state, self._add)
+        self._begun, self._held = begun, state
+
+    def take(self) -> tuple[int, list[Bits]]:
+        """Number and state of the checkpoint that was begun last, to be trained in place.
+
+        The arrays are the caller's own from now on. Does not wait for the writing, unless the
+        checkpoint was taken before: then it is read again.
+        """
+        number, held = self._begun - 1, self._held
+        self._held = []
+        return number, held or self.state(number)
 
     def settle(self) -> None:
         """Waits until every checkpoint that was begun is on disk.
 
         Raises ArtifactError if one could not be written; it is as if it had not been begun.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._newest = None
-            pending.result()
+        try:
+            self._writer.settle()
+        except Exception:
+            self._begun, self._held = len(self._roots), []
+            raise
 
-    def _write(self, state: list[Bits]) -> None:
-        # On one thread: the others are training.
-        names = self._program.state_names
-        root = self._store.put_tensors(state, self._layout, names, threads=1)
+    def _add(self, root: bytes) -> None:
         roots = [*self._roots, root]
         write_whole(self._index, json.dumps([r.hex() for r in roots]).encode())
-        self._roots, self._latest = roots, state
+        self._roots = roots
 
     def state(self, index: int) -> list[Bits]:
-        """State of checkpoint `index`, checked against its root."""
-        roots = self.roots
-        if index == len(roots) - 1:
-            return self._latest
-        return self._store.get_tensors(roots[index], self._layout)
+        """State of checkpoint `index` in new arrays, checked against its root."""
+        return self._store.get_tensors(self.roots[index], self._layout)
 
     def _recover(self) -> None:
         """Takes up what an earlier process left, as far as it is whole."""
@@ -105,9 +106,10 @@ class Checkpoints:
             return
         while roots:
             try:
-                self._latest = self._store.get_tensors(roots[-1], self._layout)
-            except ArtifactError:
+                self._held = self._store.get_tensors(roots[-1], self._layout)
+            except ArtifactError as error:
+                log.warning("%s: a checkpoint is trained again: %s", self._index.parent, error)
                 roots.pop()
                 continue
-            self._roots = roots
+            self._roots, self._begun = roots, len(roots)
             return

@@ -88,5 +88,6 @@ def test_the_performance_page_quotes_the_measured_figures() -> None:
     assert {"gemm_ratio_geomean", "step_ratio_geomean", "hash_fraction_of_openssl"} < names
     assert {"commit_overhead_percent", "jit_cold_seconds", "jit_warm_seconds"} < names
     assert "trace_ratio" in names
-    for family in ("step_ratio", "step_vs_compile", "peak_memory_ratio"):
+    memory = ("peak_memory_ratio", "trainer_memory_ratio")
+    for family in ("step_ratio", "step_vs_compile", *memory):
         assert any(name.startswith(f"{family}/") for name in names)

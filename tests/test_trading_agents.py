@@ -22,6 +22,7 @@ from protocol.bundle import Bundle
 from protocol.chain.deployment import deploy
 from protocol.chain.embedded import embedded_chain
 from protocol.encoding import program_root
+from protocol.execution import Bits
 from protocol.executor import CompiledExecutor
 from protocol.market import Market, OpenDispute
 from protocol.program import Kind
@@ -316,9 +317,9 @@ def test_a_whistleblower_that_replays_few_segments_replays_no_more(stage: Stage)
     executor = make_executor(bundle().program, bundle().inputs(bytes(32)))
 
     class Counting:
-        def step(self, state: list[object], step: int) -> list[object]:
+        def update(self, state: list[Bits], step: int) -> None:
             steps.append(step)
-            return executor.step(state, step)  # type: ignore[arg-type, return-value]
+            executor.update(state, step)
 
     watcher._executors[task] = Counting()  # type: ignore[assignment]
     agents = [solver, *verifiers, watcher]

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from bitcourt import Job, Trainer, cli
-from protocol.errors import ArtifactError, BitcourtError, UsageError
+from protocol.errors import ArtifactError, BitcourtError, NumericsError, UsageError
 from protocol.execution import Bits
 from protocol.reference import ReferenceExecutor
+from protocol.store import Store
 from tests.tracing_support import CLASSES, small_mlp
 
 JOB = """
@@ -60,7 +64,7 @@ def test_a_run_in_pieces_has_the_bits_of_one_in_one_go(tmp_path: Path) -> None:
 
 def test_the_bits_are_those_of_the_reference(tmp_path: Path) -> None:
     trainer = make(tmp_path)
-    reference = ReferenceExecutor(trainer.bundle.program, trainer.bundle.inputs(trainer.seed))
+    reference = ReferenceExecutor(trainer.program, trainer.inputs)
     state: list[Bits] = trainer.state
     trainer.run(3)
     for step in range(3):
@@ -110,6 +114,86 @@ def test_an_interrupt_leaves_a_checkpoint_of_the_last_step(tmp_path: Path) -> No
     assert (resumed.step, resumed.root) == (6, trainer.root)
 
 
+# One state in memory ------------------------------------------------------------------------------
+
+
+def test_steps_are_done_in_place_and_checkpoints_are_hashed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path / "whole")
+    whole.run(8)
+    trainer = make(tmp_path / "gated")
+    arrays, gate, name = list(trainer._state), threading.Event(), Store.name_tensors
+
+    def slow(*args: Any, **options: Any) -> bytes:
+        assert gate.wait(60)
+        return name(*args, **options)
+
+    monkeypatch.setattr(Store, "name_tensors", slow)
+
+    def show(step: int, _loss: float) -> None:
+        if step == 7:  # the checkpoint at step 4 has not got its name yet
+            assert [c.step for c in trainer._checkpoints] == [0]
+            gate.set()
+
+    trainer.run(8, show)
+    assert trainer.checkpoints == whole.checkpoints
+    assert all(mine is one for mine, one in zip(trainer._state, arrays, strict=True))
+    assert all(trainer.state[n] is not mine for n, mine in enumerate(arrays))
+    assert trainer.replay(4, 8)
+
+
+def test_a_step_that_fails_puts_training_back_to_the_newest_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path / "whole")
+    losses = whole.run(8)
+    trainer = make(tmp_path / "failing")
+    update = trainer._executor.update
+
+    def fail(state: list[Bits], step: int) -> None:
+        if step == 6:
+            for tensor in state:
+                tensor[...] = 0
+            raise NumericsError("the machine failed")
+        update(state, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._executor, "update", fail)
+        with pytest.raises(NumericsError):
+            trainer.run(8)
+    assert (trainer.step, trainer.losses) == (4, losses[:4])
+    assert [c.step for c in trainer.checkpoints] == [0, 4]
+    assert trainer.run(4) == losses[4:]
+    assert trainer.checkpoints == whole.checkpoints
+
+
+def test_an_interrupt_within_a_step_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path)
+    update = trainer._executor.update
+
+    def interrupted(state: list[Bits], step: int) -> None:
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
+        update(state, step)
+
+    monkeypatch.setattr(trainer._executor, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(50)
+    assert len(trainer.losses) == 6
+    resumed = make(tmp_path, resume=True)
+    assert (resumed.step, resumed.root) == (6, trainer.root)
+
+
+def test_the_file_of_the_model_is_the_librarys(tmp_path: Path) -> None:
+    trainer = make(tmp_path)
+    trainer.run(2)
+    trainer.export(tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == save(trainer.state_dict())
+
+
 # What can go wrong with files ---------------------------------------------------------------------
 
 
@@ -119,7 +203,7 @@ def newest(trainer: Trainer) -> Path:
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone", "pickle"])
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
-    tmp_path: Path, damage: str
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make(tmp_path)
     trainer.run(8)
@@ -135,6 +219,8 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
         )  # fmt: skip
     resumed = make(tmp_path, resume=True)
     assert resumed.step == 4
+    assert "the checkpoint at step 8 is skipped" in caplog.text
+    assert file.name in caplog.text
     resumed.run(4)
     assert resumed.root == trainer.root
     assert make(tmp_path, resume=True).step == 8, "written anew"
@@ -158,6 +244,13 @@ def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.jsonl").write_text(text)
     with pytest.raises(ArtifactError, match=r"run\.jsonl is damaged"):
         make(tmp_path, resume=True)
+
+
+def test_where_there_is_no_run_none_is_resumed(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="holds no run that could be resumed"):
+            make(out, resume=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_neither_overwritten_nor_taken_for_another_jobs(tmp_path: Path) -> None:
@@ -253,3 +346,33 @@ def test_train_and_resume(
     assert set(load_file(tmp_path / "other" / "model.safetensors")) == {
         "0.weight", "0.bias", "2.weight", "2.bias",
     }  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_any_more_is_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "diverging.py"
+    path.write_text(
+        JOB.replace("torch.optim.AdamW(module.parameters(), lr=0.01)",
+                    "torch.optim.SGD(module.parameters(), lr=1e30)")
+        .replace("metric=lambda module: 0.5", "metric=lambda module: float('inf')")
+    )  # fmt: skip
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    code, out, _ = command(capsys, "train", path, "--out", tmp_path / "run", "--json")
+    lines = [json.loads(line, parse_constant=refuse) for line in out.splitlines()]
+    assert code == 0
+    assert lines[0]["loss"] is not None
+    assert lines[-2] == {"step": 7, "loss": None}
+    assert (lines[-1]["loss"], lines[-1]["metric"]) == (None, None)
+
+
+def test_resuming_no_run_is_an_error(
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nothing"
+    code, shown, err = command(capsys, "train", job_file, "--out", out, "--resume")
+    assert (code, shown, out.exists()) == (1, "", False)
+    assert "holds no run that could be resumed" in err

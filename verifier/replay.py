@@ -52,15 +52,16 @@ class Replay:
         fetch: Callable[[bytes], list[Bits]],
         progress: Callable[[int, int], None],
     ) -> None:
-        """Replays the next segment; `fetch` gets the state with a root.
+        """Replays the next segment.
 
+        `fetch` gets the state with a root, in arrays of this call's own.
         `progress` is called with the steps that are done, and how many there are in all.
         """
         run, start = self._todo[len(self.roots)]
         current = fetch(self._root if self._segment else start)
         done, total = self._steps()
         for step in self._spec.steps_between(run.first + self._segment, 1):
-            current = executor.step(current, step)
+            executor.update(current, step)
             done += 1
             progress(done, total)
         root = state_root(current)

@@ -172,14 +172,14 @@ class Whistleblower(Agent):
         false: list[int] = []
         differs = False
         for segment in range(first, first + count):
-            current = self._replayed(task, current, segment, 1)
+            self._replay_on(task, current, segment, 1)
             differs = state_root(current) != log.roots[segment + 1]
             if differs and not false:
                 false.append(segment)
         return false, differs
 
     def _state(self, task: int, log: CheckpointLog, leaf: int) -> list[Bits]:
-        """The state in a leaf: from the store, or computed from the last one that is there.
+        """The state in a leaf, in new arrays: stored, or computed from the last one that is.
 
         ArtifactError if what was computed is not what the log says.
         """
@@ -192,15 +192,15 @@ class Whistleblower(Agent):
                 if near == 0:
                     raise
                 near -= 1
-        current = self._replayed(task, current, near, leaf - near)
+        self._replay_on(task, current, near, leaf - near)
         if state_root(current) != log.roots[leaf]:
             raise ArtifactError(f"the state in leaf {leaf} of task {task} is not there")
         return current
 
-    def _replayed(self, task: int, state: list[Bits], first: int, count: int) -> list[Bits]:
+    def _replay_on(self, task: int, state: list[Bits], first: int, count: int) -> None:
+        """Does the steps of some segments in place."""
         for step in self.market.posted(task).spec.steps_between(first, count):
-            state = self.executor(task).step(state, step)
-        return state
+            self.executor(task).update(state, step)
 
     # Accusing -------------------------------------------------------------------------------------
 

@@ -123,6 +123,10 @@ class NativeExecutor(Executor):
             self._watched = seen
             return place.results
 
+    def update(self, state: list[Bits], step: int) -> None:
+        """Do a step in place: nothing is allocated. See `protocol.execution.Executor.update`."""
+        self.step(state, step, out=state)
+
     def watched(self, name: str) -> Bits:
         """Return the output that a node named in `watch` had in the last finished `step`.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from protocol.errors import TraceError
 from protocol.execution import Bits
@@ -21,21 +23,65 @@ from protocol.tracing.graph import Graph, Value
 from protocol.tracing.scalars import Affine, Load, Place
 
 MAX_BOUND = (1 << 31) - 1
+_COLLATE = "write dataset=torch.utils.data.default_collate(list(examples))"
+
+
+def tensors_of(dataset: object) -> list[Tensor]:
+    """Return `(*inputs, target)` as tensors.
+
+    It is a TensorDataset, or a sequence of tensors or arrays, which share their memory with what is
+    returned. Raises TraceError, which says what to write instead, for anything else.
+    """
+    if isinstance(dataset, TensorDataset):
+        return list(dataset.tensors)
+    if isinstance(dataset, DataLoader):
+        raise TraceError(
+            "dataset is a DataLoader, but batches are drawn from the task's seed: give the data "
+            "themselves, dataset=(inputs, targets), and batch_size"
+        )
+    if isinstance(dataset, (Tensor, np.ndarray)):
+        raise TraceError("dataset is one tensor: write dataset=(inputs, targets)")
+    if isinstance(dataset, torch.utils.data.Dataset):
+        raise TraceError(f"dataset is a {type(dataset).__name__}, not tensors: {_COLLATE}")
+    if not isinstance(dataset, Sequence) or isinstance(dataset, (str, bytes)):
+        kind = type(dataset).__name__
+        raise TraceError(f"dataset is a {kind}: write dataset=(inputs, targets), both tensors")
+    if dataset and all(isinstance(item, (tuple, list)) for item in dataset):
+        raise TraceError(f"dataset is a list of examples, not tensors: {_COLLATE}")
+    return [_tensor(item, f"dataset[{position}]") for position, item in enumerate(dataset)]
+
+
+def _tensor(item: object, what: str) -> Tensor:
+    if isinstance(item, Tensor):
+        return item
+    if not isinstance(item, np.ndarray):
+        raise TraceError(f"{what} is a {type(item).__name__}, neither a tensor nor an array")
+    try:
+        return torch.from_numpy(item if min(item.strides, default=0) >= 0 else item.copy())
+    except TypeError:
+        raise TraceError(f"{what} has dtype {item.dtype}, which Bitcourt does not have") from None
 
 
 class Dataset:
     """Tensors with a common first dim, of which each step draws a batch."""
 
-    def __init__(self, tensors: Sequence[Tensor], batch_size: int) -> None:
-        """Check the data and copy its patterns.
+    def __init__(self, dataset: object, batch_size: int) -> None:
+        """Check the data, given as `tensors_of` takes them, and copy their patterns.
 
         Raises TraceError for fewer than two tensors, for different lengths, and for dtypes that
         Bitcourt doesn't have.
         """
+        tensors = tensors_of(dataset)
         if len(tensors) < 2:
             raise TraceError("a dataset is (*inputs, target): at least two tensors")
-        if any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
-            raise TraceError("the tensors of a dataset need the same number of examples, not 0")
+        for position, tensor in enumerate(tensors):
+            if not tensor.ndim or not tensor.numel():
+                shape = tuple(tensor.shape)
+                raise TraceError(f"dataset[{position}] of shape {shape} has no examples")
+        lengths = [len(tensor) for tensor in tensors]
+        if len(set(lengths)) > 1:
+            found = ", ".join(f"dataset[{n}] has {length}" for n, length in enumerate(lengths))
+            raise TraceError(f"all of a dataset needs the same number of examples: {found}")
         if batch_size < 1 or len(tensors[0]) > MAX_BOUND:
             raise TraceError(f"cannot draw {batch_size} of {len(tensors[0])} examples")
         self._given = list(tensors)
@@ -46,6 +92,11 @@ class Dataset:
         memory: dict[tuple[int, torch.dtype], int] = {}
         for position, tensor in enumerate(tensors):
             what = f"dataset[{position}]"
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                raise TraceError(
+                    f"{what} has dtype {tensor.dtype}, which Bitcourt does not have: convert it "
+                    "with .float()"
+                )
             dtype = dtype_of(tensor.dtype, what)
             key = (tensor.untyped_storage().data_ptr(), tensor.dtype)
             whole = tensor.untyped_storage().nbytes() // tensor.element_size()
