@@ -285,3 +285,27 @@ def test_slashing_oneself_as_attestor_burns_sixty_per_cent() -> None:
     world.decide(accuse(task, WHISTLEBLOWER, attestor), convicted=True)
     assert sum(world.free(p) for p in gang) == before + STAKE * 40 // 100
     assert world.slots(attestor) == 1
+
+
+def test_who_attested_a_window_that_was_paid_answers_for_it_no_more() -> None:
+    task = at(Status.SEALING, window_segments=4)
+    world, first = task.world, task.drawn[0]
+    task.seal(first)
+    world.wait_beyond(task.state.deadline)
+    task.call("redraw")
+    task.draw()  # a third seat, for who did not come
+    third = task.drawn[-1]
+    task.seal(third)
+    task.open_ends()
+    task.reveal(first)
+    task.reveal(third)
+    assert [seat.state for seat in task.seats][2] == SeatState.ATTESTED
+    world.wait_beyond(task.state.deadline)
+    task.call("settle")
+    task.reach(Status.WINDOW)
+    assert len(task.seats) == 2
+    run = task.runs[0]
+    task.seal_challenge(WHISTLEBLOWER, run.first, run.count, 2)
+    world.wait()
+    with world.refuses("NotAttestor", task.id, 2):
+        task.tell_challenge(WHISTLEBLOWER, run.first, run.count, 2)

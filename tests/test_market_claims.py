@@ -373,3 +373,13 @@ def test_sealed_challenges_fill_places_and_double_bonds_like_open_ones() -> None
         assert sealed_by(task, verifier)[1] == BOND << (i // 4)
     assert task.state.open == len(VERIFIERS)
     world.assert_solvent()
+
+
+def test_the_longest_run_is_disputed_as_a_whole() -> None:
+    task = cheated(steps=16 * 5, window_segments=16, samples=16)
+    (run,) = task.runs
+    assert (run.first, run.count) == (0, 16)
+    dispute = task.challenge(task.drawn[-1])
+    context = task.world.game.view("getDispute", dispute)[5]
+    assert context[7] == 16 * 5
+    assert task.state.open == 1
