@@ -46,7 +46,7 @@ class Bidder:
         if state.by_ask and state.solver == self.market.address:
             return now <= state.deadline and self._leave(posted, state)
         if self._by_ask:
-            return now <= state.deadline and self._enter(posted)
+            return now <= state.deadline and self._enter(posted, state)
         if now <= state.deadline:
             return self._seal(posted)
         return now <= state.deadline + spec.bid_window and self._reveal(posted)
@@ -108,10 +108,12 @@ class Bidder:
         self.market.send_for("revealBid", posted.id, price, self._secrets.bid_nonce(posted.id))
         return True
 
-    def _enter(self, posted: Posted) -> bool:
+    def _enter(self, posted: Posted, state: TaskState) -> bool:
         own, spec = self.market.address, posted.spec
         entered = (e.values["solver"] for e in self.market.events("AskEntered", posted.id))
-        if own in entered or not self.market.record(own).asks(spec):
+        # Once more if whoever was lower has left.
+        outbid = own in entered and state.solver != NOBODY
+        if outbid or not self.market.record(own).asks(spec):
             return False
         self._check(posted.id)
         self.market.ensure_balance(spec.solver_stake)

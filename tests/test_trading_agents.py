@@ -145,6 +145,22 @@ def test_a_solver_leaves_for_nothing_what_states_less_work_than_it_is(stage: Sta
     assert (market.free_balance(), market.record(market.address).capacity) == (ETHER, 0)
 
 
+def test_an_ask_is_entered_again_when_the_lower_one_has_left(stage: Stage) -> None:
+    submitter, task = post(stage)
+    dear, cheap = stage.party("dear"), stage.party("cheap")
+    for market, price in ((dear, 5), (cheap, 1)):
+        market.deposit(ETHER)
+        market.send("setAsk", price, 5, 1 << 20, 10**9)
+    submitter.send_for("enterAsk", task, cheap.address)
+    solver = Solver(dear, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    assert solver.poll()
+    assert not solver.poll()  # it does not lead
+    assert submitter.state(task).solver == cheap.address
+    cheap.send_for("decline", task)
+    assert solver.poll()
+    assert submitter.state(task).solver == dear.address
+
+
 def faulty_bundle() -> Bundle:
     """The small job, but one node of its program reads itself."""
     program = bundle().program
