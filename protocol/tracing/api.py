@@ -29,7 +29,7 @@ from protocol.tracing import (
     selection,
 )
 from protocol.tracing.bits import dtype_of, from_bits, to_bits
-from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
+from protocol.tracing.capture import Loss, Step, capture, unused_parameters
 from protocol.tracing.data import Dataset
 from protocol.tracing.graph import Graph, Value
 from protocol.tracing.lowering import Lowerer
@@ -188,7 +188,7 @@ class _Tracing:
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):
-            if _changes(captured, i):
+            if captured.changes(i):
                 state.append((f"model.{name}", self._all[name], "others", i))
         for i, slot in enumerate(slots):
             name = f"{SHORT.get(slot.key, slot.key)}.{step.trained[slot.parameter]}"
@@ -199,7 +199,7 @@ class _Tracing:
             number = graph.leaf(Kind.INPUT, dtype, tuple(tensor.shape), index=index)
             values[captured.inputs[group][i]] = _value(graph, number, tensor)
         for i, name in enumerate(step.others):
-            if not _changes(captured, i):
+            if not captured.changes(i):
                 number = graph.constant(to_bits(self._all[name], name), _dtype(self._all[name]))
                 values[captured.inputs["others"][i]] = _value(graph, number, self._all[name])
         counter = graph.scalars.on_step(STEP)
@@ -226,8 +226,3 @@ def _dtype(tensor: Tensor) -> DType:
 def _value(graph: Graph, number: int, tensor: Tensor) -> Value:
     shape: Shape = tuple(tensor.shape)
     return Value(shape, graph.read(number), tensor.dtype)
-
-
-def _changes(captured: Capture, other: int) -> bool:
-    """Whether the step returns something else than it was given for a frozen tensor or buffer."""
-    return origin(captured.outputs["others"][other]) is not captured.inputs["others"][other]
