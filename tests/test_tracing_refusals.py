@@ -110,6 +110,28 @@ def test_an_unknown_optimizer_is_refused_by_name() -> None:
     assert "Adadelta" in refused(small_mlp(), make=torch.optim.Adadelta)
 
 
+@pytest.mark.parametrize("method", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_of_a_trained_parameter_is_refused_by_name(method: str) -> None:
+    module = small_mlp()
+    handle = getattr(module[2].weight, method)(lambda _: None)
+    message = refused(module)
+    assert "2.weight" in message
+    assert f"({method})" in message
+    handle.remove()
+    make = sgd()(module.parameters())
+    assert trace(module, F.cross_entropy, make, dataset=CLASSES, batch_size=4).program.n_state == 4
+
+
+@pytest.mark.parametrize("method", ["register_step_pre_hook", "register_step_post_hook"])
+def test_a_hook_of_the_optimizer_is_refused_by_name(method: str) -> None:
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = sgd()(parameters)
+        getattr(optimizer, method)(lambda *_: None)
+        return optimizer
+
+    assert f"the optimizer has a hook ({method})" in refused(small_mlp(), make=make)
+
+
 def test_a_loss_that_is_no_number_is_refused() -> None:
     loss = lambda output, target: F.cross_entropy(output, target, reduction="none")  # noqa: E731
     assert "one floating-point number" in refused(small_mlp(), loss=loss)

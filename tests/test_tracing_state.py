@@ -218,3 +218,70 @@ def test_a_changing_buffer_that_is_held_past_the_module_is_refused() -> None:
 
     with pytest.raises(TraceError, match="the tensor scale in the module"):
         follows_torch(Keeping(), F.cross_entropy, CLASSES)
+
+
+# Memory that several tensors share ---------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    """Two layers of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(torch.tanh(self.a(x))))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_parameters_that_share_memory_are_refused_if_one_is_trained(frozen: bool) -> None:
+    module = Twice()
+    module.b.weight.data = module.a.weight.data
+    module.b.weight.requires_grad_(not frozen)
+    with pytest.raises(TraceError, match=r"a\.weight and b\.weight share their memory"):
+        follows_torch(module, F.cross_entropy, CLASSES)
+
+
+def test_statistics_that_share_memory_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    module[2].running_mean = module[1].running_mean[:]
+    with pytest.raises(TraceError, match=r"1\.running_mean and 2\.running_mean share"):
+        follows_torch(module, F.cross_entropy, CLASSES)
+
+
+def test_constants_may_share_memory() -> None:
+    module = Twice()
+    module.b.weight.data = module.a.weight.data
+    module.a.requires_grad_(False)
+    module.b.requires_grad_(False)
+    follows_torch(module, F.cross_entropy, CLASSES)
+
+
+def test_parameters_may_lie_side_by_side_in_one_storage() -> None:
+    module = Twice()
+    flat = torch.cat([p.detach().flatten() for p in module.parameters()])
+    start = 0
+    for parameter in module.parameters():
+        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
+        start += parameter.numel()
+    follows_torch(module, F.cross_entropy, CLASSES)
+
+
+# Hooks of modules --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "hook"),
+    [
+        ("register_forward_pre_hook", lambda _, inputs: (inputs[0] * 2,)),
+        ("register_forward_hook", lambda _, inputs, output: output * 2),
+        ("register_full_backward_pre_hook", lambda _, gradients: (gradients[0] * 2,)),
+        ("register_full_backward_hook", lambda _, inputs, outputs: (inputs[0] * 2,)),
+    ],
+)
+def test_hooks_of_modules_are_part_of_the_step(method: str, hook: Callable[..., object]) -> None:
+    module = small_mlp()
+    getattr(module[2], method)(hook)
+    follows_torch(module, F.cross_entropy, CLASSES)

@@ -153,6 +153,8 @@ class _Tracing:
         if any(number not in known for number in stepped):
             raise TraceError("the optimizer steps a parameter that the module does not have")
         trained = [n for n, t in tensors.items() if id(t) in stepped and t.requires_grad]
+        for name in trained:
+            _refuse_hooks(name, tensors[name])
         self._step = self._role(module, loss_fn, tensors, trained)
         unused = unused_parameters(
             self._step,
@@ -217,6 +219,19 @@ class _Tracing:
         initial = [to_bits(tensor, name) for name, tensor, *_ in state]
         dtypes = [tensor.dtype for _, tensor, *_ in state]
         return Traced(program, initial, graph.constants, self._dataset.tensors, dtypes)
+
+
+def _refuse_hooks(name: str, parameter: Tensor) -> None:
+    """Refuse what only `backward()` runs; a traced step asks for the gradients and has no `.grad`.
+
+    Hooks of modules are part of the step.
+    """
+    for hooks, method in (
+        (parameter._backward_hooks, "register_hook"),
+        (parameter._post_accumulate_grad_hooks, "register_post_accumulate_grad_hook"),
+    ):
+        if hooks:
+            raise TraceError(f"the parameter {name} has a hook ({method}), which cannot be traced")
 
 
 def _dtype(tensor: Tensor) -> DType:

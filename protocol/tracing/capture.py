@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from protocol.errors import BitcourtError, TraceError
 from protocol.tracing.known import KnownTensors, averaging, reads_its_counter
+from protocol.tracing.memory import overlap, refuse_shared, span
 from protocol.tracing.merging import merge_sums
 from protocol.tracing.optimizers import OptimizerStep
 from protocol.tracing.paths import Paths, marking
@@ -272,25 +273,22 @@ def capture(
     groups = _cut(list(result), (*sizes[:3], 1))
     outputs = dict(zip(("trained", "others", "slots", "loss"), groups, strict=True))
     captured = Capture(graph, module, inputs, outputs, paths)
-    named = zip((*step.trained, *step.others), (*trained, *others), strict=True)
-    _refuse_hidden(captured, dict(named), step.others)
+    tensors = dict(zip((*step.trained, *step.others), (*trained, *others), strict=True))
+    changing = {name for n, name in enumerate(step.others) if captured.changes(n)}
+    refuse_shared(tensors, changing.union(step.trained))
+    _refuse_hidden(captured, {n: t for n, t in tensors.items() if t.requires_grad or n in changing})
     return captured
 
 
-def _refuse_hidden(captured: Capture, tensors: dict[str, Tensor], others: Sequence[str]) -> None:
-    """Refuse a tensor of the module that the step has as a constant, though training changes it.
+def _refuse_hidden(captured: Capture, tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors of the module that training changes and that the step has as constants.
 
-    This is one that code holds past the module: a list of its parameters made before, say.
+    Such a one is held by code past the module: in a list of its parameters made before, say.
     """
-    memory = {
-        tensor.untyped_storage().data_ptr(): name
-        for name, tensor in tensors.items()
-        if tensor.requires_grad or (name in others and captured.changes(others.index(name)))
-    }
+    spans = {name: span(tensor) for name, tensor in tensors.items()}
     for node in captured.graph.find_nodes(op="get_attr"):
-        constant = getattr(captured.module, str(node.target))
-        name = memory.get(constant.untyped_storage().data_ptr())
-        if name is not None:
+        constant = span(getattr(captured.module, str(node.target)))
+        for name in (name for name, found in spans.items() if overlap(found, constant)):
             where = captured.paths.of(next(iter(node.users), node))
             raise TraceError(
                 f"the tensor {name} in {where} is reached past the module, "
