@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from protocol.errors import TraceError
 from protocol.tracing import trace
+from protocol.tracing.lowering import LOWERINGS
 from tests.tracing_support import (
     CLASSES,
     Apply,
@@ -92,6 +93,20 @@ def test_a_refused_loss_is_named_with_its_line() -> None:
 
     message = refused(small_mlp(), loss=loss)
     assert line_of("return F.cross_entropy(output.sort(1).values, target)") in message
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, TypeError, ValueError])
+def test_a_lowering_that_fails_is_a_refusal(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise error("a form that was not thought of")
+
+    monkeypatch.setitem(LOWERINGS, "tanh.default", failing)
+    message = refused(Apply(torch.tanh), (numbers(9, 5), labels(9, 2)))
+    assert message.startswith("aten.tanh.default in the module (Apply), ")
+    assert error.__name__ in message
+    assert "a form that was not thought of" in message
 
 
 def test_float64_is_refused_by_name() -> None:
