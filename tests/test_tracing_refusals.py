@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from protocol.errors import TraceError
 from protocol.tracing import trace
+from protocol.tracing.lowering import LOWERINGS
 from tests.tracing_support import (
     CLASSES,
     Apply,
@@ -94,6 +95,20 @@ def test_a_refused_loss_is_named_with_its_line() -> None:
     assert line_of("return F.cross_entropy(output.sort(1).values, target)") in message
 
 
+@pytest.mark.parametrize("error", [IndexError, KeyError, TypeError, ValueError])
+def test_a_lowering_that_fails_is_a_refusal(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise error("a form that was not thought of")
+
+    monkeypatch.setitem(LOWERINGS, "tanh.default", failing)
+    message = refused(Apply(torch.tanh), (numbers(9, 5), labels(9, 2)))
+    assert message.startswith("aten.tanh.default in the module (Apply), ")
+    assert error.__name__ in message
+    assert "a form that was not thought of" in message
+
+
 def test_float64_is_refused_by_name() -> None:
     assert "0.weight has dtype torch.float64" in refused(small_mlp().double())
     data = (CLASSES[0].double(), CLASSES[1])
@@ -108,6 +123,28 @@ def test_half_precision_is_refused_by_name() -> None:
 
 def test_an_unknown_optimizer_is_refused_by_name() -> None:
     assert "Adadelta" in refused(small_mlp(), make=torch.optim.Adadelta)
+
+
+@pytest.mark.parametrize("method", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_of_a_trained_parameter_is_refused_by_name(method: str) -> None:
+    module = small_mlp()
+    handle = getattr(module[2].weight, method)(lambda _: None)
+    message = refused(module)
+    assert "2.weight" in message
+    assert f"({method})" in message
+    handle.remove()
+    make = sgd()(module.parameters())
+    assert trace(module, F.cross_entropy, make, dataset=CLASSES, batch_size=4).program.n_state == 4
+
+
+@pytest.mark.parametrize("method", ["register_step_pre_hook", "register_step_post_hook"])
+def test_a_hook_of_the_optimizer_is_refused_by_name(method: str) -> None:
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = sgd()(parameters)
+        getattr(optimizer, method)(lambda *_: None)
+        return optimizer
+
+    assert f"the optimizer has a hook ({method})" in refused(small_mlp(), make=make)
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:

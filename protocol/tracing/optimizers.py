@@ -94,6 +94,12 @@ class OptimizerStep:
             raise TraceError(
                 f"the optimizer {type(optimizer).__qualname__} cannot be traced (only {known})"
             )
+        for hooks, method in (
+            (optimizer._optimizer_step_pre_hooks, "register_step_pre_hook"),
+            (optimizer._optimizer_step_post_hooks, "register_step_post_hook"),
+        ):
+            if hooks:
+                raise TraceError(f"the optimizer has a hook ({method}), which cannot be traced")
         self.numbers = StepNumbers()
         self._clip = clip
         self._rates = rates

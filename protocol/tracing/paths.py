@@ -107,6 +107,14 @@ def _line_of_traceback(trace: TracebackType | None) -> str:
     return found
 
 
+def _in_backward() -> bool:
+    """Whether autograd is running, where checkpointing runs parts of the forward pass again.
+
+    It leaves them by an exception as soon as it has what it needs, so there nothing is marked.
+    """
+    return torch._C._current_graph_task_id() != -1
+
+
 class _Lines(TorchFunctionMode):
     """Notes the line of each call of torch."""
 
@@ -119,6 +127,8 @@ class _Lines(TorchFunctionMode):
     ) -> Any:
         """Call `func`; the nodes that it makes come from here."""
         del types
+        if _in_backward():
+            return func(*args, **(kwargs or {}))
         self._marks.mark(_line_of_stack())
         result = func(*args, **(kwargs or {}))
         self._marks.mark("")
@@ -135,14 +145,16 @@ def marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
 
     def entering(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            paths.open.append(name)
-            note()
+            if not _in_backward():
+                paths.open.append(name)
+                note()
 
         return hook
 
     def leaving(*_: object) -> None:
-        paths.open.pop()
-        note()
+        if not _in_backward():
+            paths.open.pop()
+            note()
 
     handles = []
     for name, child in module.named_modules(remove_duplicate=False):
