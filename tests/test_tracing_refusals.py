@@ -85,6 +85,18 @@ def test_what_torch_cannot_trace_is_refused_with_its_line() -> None:
     message = refused(nn.Sequential(Branching()))
     assert "0 (Branching)" in message
     assert line_of("if y.sum() > 0:  # a branch that depends on data") in message
+    assert "a number, a branch or a shape depends on data" in message
+
+
+def test_a_refused_backward_pass_is_named_by_what_it_differentiates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(LOWERINGS, "convolution_backward.default")
+    module = nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Conv1d(2, 2, 2), nn.Tanh(),
+        nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+    assert "aten.convolution_backward.default in 3 (Conv1d) (backward)" in refused(module)
 
 
 def test_a_refused_loss_is_named_with_its_line() -> None:
@@ -152,8 +164,11 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
     assert "one floating-point number" in refused(small_mlp(), loss=loss)
 
 
-def test_shapes_that_depend_on_data_are_refused() -> None:
-    assert "torch cannot trace" in refused(Apply(lambda x: x * int(x.sum().item())))
+def test_numbers_and_shapes_that_depend_on_data_are_refused() -> None:
+    for function in (lambda x: x * int(x.sum().item()), lambda x: x[x > 0].reshape(-1, 6)):
+        message = refused(Apply(function))
+        assert "torch cannot trace the module (Apply)" in message
+        assert "depends on data" in message
 
 
 def test_a_general_power_is_refused() -> None:

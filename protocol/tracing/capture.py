@@ -17,7 +17,11 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -132,7 +136,11 @@ class Step:
     micro_batches: int = 1
 
     def gradients(
-        self, trained: Sequence[Tensor], others: list[Tensor], batch: Sequence[Tensor]
+        self,
+        trained: Sequence[Tensor],
+        others: list[Tensor],
+        batch: Sequence[Tensor],
+        paths: Paths,
     ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Return gradients, loss, and what `others` are afterwards.
 
@@ -144,11 +152,14 @@ class Step:
         for part in self._parts(batch):
             leaves = [tensor.detach().requires_grad_() for tensor in trained]
             with self.holding(leaves, others) as held:
-                loss = self.value(part)
+                loss = self.value(part, paths)
                 if self.micro_batches > 1:
                     loss = loss / self.micro_batches
+                paths.follow(loss)
+                paths.enter("the backward pass")
                 with _NoDraws():  # type: ignore[no-untyped-call]
                     found = torch.autograd.grad(loss, leaves)
+                paths.leave()
             others, loss = self._after(others, held), loss.detach()
             with torch.no_grad():
                 total = [a + b for a, b in zip(total, found, strict=True)] if total else [*found]
@@ -191,12 +202,16 @@ class Step:
         with _averaging(self.module), compiling, held_by_module:
             yield held
 
-    def value(self, batch: Sequence[Tensor]) -> Tensor:
+    def value(self, batch: Sequence[Tensor], paths: Paths) -> Tensor:
         """Return the loss of a batch with the tensors that the module holds."""
-        loss = self.loss(self.module(*batch[:-1]), batch[-1])
+        output = self.module(*batch[:-1])
+        paths.enter("the loss")
+        loss = self.loss(output, batch[-1])
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             raise TraceError("the loss function must return one floating-point number")
-        return loss.reshape(())
+        loss = loss.reshape(())
+        paths.leave()
+        return loss
 
 
 @contextmanager
@@ -209,6 +224,11 @@ def _as_trace_errors(paths: Paths) -> Iterator[None]:
             yield
     except BitcourtError:
         raise
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise TraceError(
+            f"torch cannot trace {paths.of_error(error)}: a number, a branch or a shape depends on "
+            f"data ({error.func}), but a program is the same for all data"
+        ) from error
     except Exception as error:
         raise TraceError(f"torch cannot trace {paths.of_error(error)}: {error}") from error
     finally:
@@ -224,7 +244,7 @@ def unused_parameters(
         leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
         rest = [mode.from_tensor(t) for t in others]
         with step.holding(leaves, rest):
-            loss = step.value([mode.from_tensor(t) for t in batch])
+            loss = step.value([mode.from_tensor(t) for t in batch], paths)
             if not loss.requires_grad:
                 raise TraceError("the loss depends on no parameter that the optimizer steps")
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -248,9 +268,11 @@ def capture(
 
     def whole(*flat: Tensor) -> list[Tensor]:
         p, o, s, (number,), b = _cut(flat, sizes)
-        gradients, loss, after_others = step.gradients(p, o, b)
+        gradients, loss, after_others = step.gradients(p, o, b, paths)
+        paths.enter("the optimizer")
         with torch.no_grad():
             after, after_slots = optimizer.run(p, gradients, s, number)
+        paths.leave()
         return [*after, *after_others, *after_slots, loss]
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
@@ -263,7 +285,6 @@ def capture(
             _allow_non_fake_inputs=True,
         )(*arguments)
     graph = module.graph
-    paths.freeze(list(graph.nodes))
     merge_sums(graph)
     found = [node for node in graph.nodes if node.op == "placeholder"]
     (result,) = next(node for node in graph.nodes if node.op == "output").args
