@@ -45,7 +45,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/DisputeGame.sol": ("test_dispute",),
     "contracts/market/Auction.sol": _market("auction", "asks", "prices"),
     "contracts/market/Audit.sol": _market(
-        "audit", "capture", "draw", "rounds", "receipts", "redraws"
+        "audit", "draw", "capture", "rounds", "receipts", "redraws", "demands"
     ),
     "contracts/market/Claims.sol": _market(
         "claims", "disputes", "attestors", "settlement", "demands"

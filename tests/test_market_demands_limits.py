@@ -65,6 +65,17 @@ def test_every_phase_has_demands_of_its_own() -> None:
         assert task.state.demands == 1
 
 
+def test_every_draw_begins_a_phase_with_demands_of_its_own() -> None:
+    task = at(Status.SEALING, **TERMS)
+    for verifier in task.drawn:
+        demand(task, verifier, task.runs[0].first, seat=task.seat(verifier))
+        task.plain("reportUnavailable", task.seat(verifier), sender=verifier)
+    assert task.state.demands == 2
+    task.call("redraw")
+    task.draw()
+    assert (task.state.status, task.state.demands) == (Status.STARTING, 0)
+
+
 def test_exhaustion_by_demands_costs_the_asker_more_than_the_answers() -> None:
     task = in_window()
     demand(task, WHISTLEBLOWER, 3, 0, 1)
