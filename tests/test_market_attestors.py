@@ -105,10 +105,12 @@ def test_whoever_accuses_an_attestor_that_was_slashed_meanwhile_gets_its_bond_ba
     task = cheated()
     world, (attestor, *_), run = task.world, task.drawn, task.runs[0]
     seat = task.seat(attestor)
+    ready = task.whistle(STRANGER, run.first, run.count, seat)
     task.seal_challenge(WHISTLEBLOWER, run.first, run.count, seat)
     free = world.free(WHISTLEBLOWER)
     # Somebody else, with a game that was ready to be won, comes first.
-    world.decide(task.whistle(STRANGER, run.first, run.count, seat), convicted=True)
+    world.decide(ready, convicted=True)
+    world.wait()
     disputes = world.game.view("disputeCount")
     target = task.target(run.first, run.count, attestor=seat)
     done = task.call("challenge", target, nonce(WHISTLEBLOWER), sender=WHISTLEBLOWER)
