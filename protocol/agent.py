@@ -127,12 +127,11 @@ class Agent(ABC):
         return Mirror(self.market.posted(task).artifacts, self.folder(task) / "artifacts")
 
     def folder(self, task: int) -> Path:
-        """Where this agent keeps what belongs to a task."""
-        market = self.market
+        """Where this agent keeps what belongs to a task, apart from what other accounts keep."""
         if self._directory is None:
             self._directory = Path(mkdtemp(prefix="bitcourt-"))
             finalize(self, rmtree, self._directory, ignore_errors=True)
-        return self._directory / f"{market.chain.chain_id}-{market.deployment.market}-{task}"
+        return self._directory / self.market.label / str(task)
 
     def bundle(self, task: int) -> Bundle:
         """All bytes of a task, fetched and checked once."""

@@ -61,6 +61,11 @@ class Market:
         """Address of the account."""
         return str(self.account.address)
 
+    @property
+    def label(self) -> str:
+        """Names chain, market and account: what several keep in one place does not mix."""
+        return f"{self.chain.chain_id}-{self.deployment.market}-{self.address}"
+
     def send(self, function: str, *args: Any, value: int = 0) -> Receipt:
         """A transaction to the market."""
         return self._send(self.contracts.market, function, *args, value=value)

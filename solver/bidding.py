@@ -33,7 +33,7 @@ class Bidder:
         self._price = price
         self._check = check
         self._by_ask = by_ask
-        self._book = directory / f"{market.chain.chain_id}-{market.deployment.market}-bids.json"
+        self._book = directory / f"{market.label}-bids.json"
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the move that is due in a task that is in its bidding; True if it made one."""
