@@ -104,11 +104,6 @@ contract Market is Audit, IArbiter {
         for (uint256 i = 0; i < seats.length; ++i) seats[i] = _seats[id][i];
     }
 
-    /// @notice Number of stakes in the list of verifiers.
-    function verifierCount() external view returns (uint256) {
-        return verifiers.length - _vacant.length;
-    }
-
     /// @notice See `Registry`.
     function depositToken(uint256) external {
         _run(REGISTRY);

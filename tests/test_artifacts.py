@@ -134,7 +134,9 @@ def test_check_names_stale_missing_and_superfluous_files(counter: Path, tmp_path
 def test_a_contract_over_the_code_limit_is_reported(counter: Path) -> None:
     contracts = solc.compile_contracts([counter])
     assert command.oversized(contracts) == []
-    contracts["Counter"]["deployed_bytecode"] = "0x" + "00" * (command.RUNTIME_LIMIT + 1)
+    contracts["Counter"]["deployed_bytecode"] = "0x" + "00" * (
+        command.RUNTIME_LIMIT - command.METADATA + 1
+    )
     assert command.oversized(contracts) == [
-        "Counter: 24577 bytes of code, the limit is 24576 (EIP-170)"
+        "Counter: 24524 bytes of code, the limit is 24576 (EIP-170) with 53 of metadata"
     ]

@@ -19,6 +19,7 @@ from tests.market_driver import (
     World,
     at,
     fresh_world,
+    raw,
     role,
 )
 
@@ -158,7 +159,8 @@ def test_registering_locks_a_stake_for_each_slot(world: World) -> None:
     assert done.event("VerifierRegistered")["slots"] == 3
     assert world.free(NEWCOMER) == FUNDS - 3 * STAKE
     assert record(world, NEWCOMER) == (3, 3, world.evm.number, 0)
-    assert world.market.view("verifierCount") == 2 * len(VERIFIERS) + 3
+    places = range(2 * len(VERIFIERS), 2 * len(VERIFIERS) + 3)
+    assert [raw(world.market.view("verifiers", place)) for place in places] == [NEWCOMER] * 3
     world.assert_solvent()
 
 
@@ -190,7 +192,7 @@ def test_leaving_takes_a_month_and_frees_the_stakes(world: World) -> None:
     assert done.event("VerifierRemoved")["slots"] == 2
     assert world.free(VERIFIER) == free + 2 * STAKE
     assert record(world, VERIFIER)[:2] == (0, 0)
-    assert world.market.view("verifierCount") == 2 * len(VERIFIERS) - 2
+    assert [raw(world.market.view("verifiers", place)) for place in (0, 1)] == [NOBODY] * 2
     world.assert_solvent()
 
 
