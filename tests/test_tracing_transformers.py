@@ -65,12 +65,6 @@ def test_a_model_of_transformers_follows_torch(
     follows_torch(module, loss, TOKENS, sgd(lr=0.05), batch=2, steps=2, tolerance=2e-5)
 
 
-def test_gradient_checkpointing_changes_nothing() -> None:
-    module = model("GPT2LMHeadModel", **GPT2, **STILL).train()
-    module.gradient_checkpointing_enable({"use_reentrant": False})
-    follows_torch(module, loss, TOKENS, sgd(lr=0.05), batch=2, steps=2, tolerance=2e-5)
-
-
 def test_dropout_of_gpt2_draws_from_the_seed() -> None:
     """One mask for the embeddings, and three for a layer: attention and the two residuals."""
     module = model("GPT2LMHeadModel", **GPT2)

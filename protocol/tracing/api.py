@@ -29,7 +29,7 @@ from protocol.tracing import (
     selection,
 )
 from protocol.tracing.bits import dtype_of, from_bits, to_bits
-from protocol.tracing.capture import Loss, Step, capture, unused_parameters
+from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
 from protocol.tracing.data import Dataset
 from protocol.tracing.graph import Graph, Value
 from protocol.tracing.lowering import Lowerer
@@ -153,8 +153,6 @@ class _Tracing:
         if any(number not in known for number in stepped):
             raise TraceError("the optimizer steps a parameter that the module does not have")
         trained = [n for n, t in tensors.items() if id(t) in stepped and t.requires_grad]
-        for name in trained:
-            _refuse_hooks(name, tensors[name])
         self._step = self._role(module, loss_fn, tensors, trained)
         unused = unused_parameters(
             self._step,
@@ -190,7 +188,7 @@ class _Tracing:
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):
-            if captured.changes(i):
+            if _changes(captured, i):
                 state.append((f"model.{name}", self._all[name], "others", i))
         for i, slot in enumerate(slots):
             name = f"{SHORT.get(slot.key, slot.key)}.{step.trained[slot.parameter]}"
@@ -201,7 +199,7 @@ class _Tracing:
             number = graph.leaf(Kind.INPUT, dtype, tuple(tensor.shape), index=index)
             values[captured.inputs[group][i]] = _value(graph, number, tensor)
         for i, name in enumerate(step.others):
-            if not captured.changes(i):
+            if not _changes(captured, i):
                 number = graph.constant(to_bits(self._all[name], name), _dtype(self._all[name]))
                 values[captured.inputs["others"][i]] = _value(graph, number, self._all[name])
         counter = graph.scalars.on_step(STEP)
@@ -221,19 +219,6 @@ class _Tracing:
         return Traced(program, initial, graph.constants, self._dataset.tensors, dtypes)
 
 
-def _refuse_hooks(name: str, parameter: Tensor) -> None:
-    """Refuse what only `backward()` runs; a traced step asks for the gradients and has no `.grad`.
-
-    Hooks of modules are part of the step.
-    """
-    for hooks, method in (
-        (parameter._backward_hooks, "register_hook"),
-        (parameter._post_accumulate_grad_hooks, "register_post_accumulate_grad_hook"),
-    ):
-        if hooks:
-            raise TraceError(f"the parameter {name} has a hook ({method}), which cannot be traced")
-
-
 def _dtype(tensor: Tensor) -> DType:
     return dtype_of(tensor.dtype, "a tensor")
 
@@ -241,3 +226,8 @@ def _dtype(tensor: Tensor) -> DType:
 def _value(graph: Graph, number: int, tensor: Tensor) -> Value:
     shape: Shape = tuple(tensor.shape)
     return Value(shape, graph.read(number), tensor.dtype)
+
+
+def _changes(captured: Capture, other: int) -> bool:
+    """Whether the step returns something else than it was given for a frozen tensor or buffer."""
+    return origin(captured.outputs["others"][other]) is not captured.inputs["others"][other]

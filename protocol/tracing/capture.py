@@ -17,20 +17,13 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from protocol.errors import BitcourtError, TraceError
 from protocol.tracing.known import KnownTensors, averaging, reads_its_counter
-from protocol.tracing.memory import overlap, refuse_shared, span
 from protocol.tracing.merging import merge_sums
 from protocol.tracing.optimizers import OptimizerStep
 from protocol.tracing.paths import Paths, marking
@@ -82,10 +75,6 @@ class Capture:
     outputs: dict[str, list[fx.Node]]
     paths: Paths
 
-    def changes(self, other: int) -> bool:
-        """Whether the step changes a frozen tensor or buffer, by its number."""
-        return origin(self.outputs["others"][other]) is not self.inputs["others"][other]
-
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
@@ -106,22 +95,6 @@ def _averaging(module: torch.nn.Module) -> Iterator[None]:
             del child.forward
 
 
-class _NoDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses random numbers: a forward pass that is run again would draw others than before."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Call `func`, which draws nothing."""
-        del types
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise TraceError(
-                f"{func} in a part of the forward pass that checkpointing runs again: "
-                "it would draw other numbers (checkpointing saves nothing here; switch it off)"
-            )
-        return func(*args, **(kwargs or {}))
-
-
 Loss = Callable[..., Tensor]
 
 
@@ -136,11 +109,7 @@ class Step:
     micro_batches: int = 1
 
     def gradients(
-        self,
-        trained: Sequence[Tensor],
-        others: list[Tensor],
-        batch: Sequence[Tensor],
-        paths: Paths,
+        self, trained: Sequence[Tensor], others: list[Tensor], batch: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Return gradients, loss, and what `others` are afterwards.
 
@@ -151,30 +120,17 @@ class Step:
         mean: Tensor | None = None
         for part in self._parts(batch):
             leaves = [tensor.detach().requires_grad_() for tensor in trained]
-            with self.holding(leaves, others) as held:
-                loss = self.value(part, paths)
-                if self.micro_batches > 1:
-                    loss = loss / self.micro_batches
-                paths.follow(loss)
-                paths.enter("the backward pass")
-                with _NoDraws():  # type: ignore[no-untyped-call]
-                    found = torch.autograd.grad(loss, leaves)
-                paths.leave()
-            others, loss = self._after(others, held), loss.detach()
+            loss, after = self.value(leaves, others, part)
+            if self.micro_batches > 1:
+                loss = loss / self.micro_batches
+            found = torch.autograd.grad(loss, leaves)
+            others, loss = [tensor.detach() for tensor in after], loss.detach()
             with torch.no_grad():
                 total = [a + b for a, b in zip(total, found, strict=True)] if total else [*found]
                 mean = loss if mean is None else mean + loss
         if mean is None:
             raise TraceError("a step has at least one micro-batch")
         return total, mean, others
-
-    def _after(self, before: Sequence[Tensor], held: dict[str, Tensor]) -> list[Tensor]:
-        """Return what `others` are after a forward and a backward pass."""
-        after = [held[name].detach() for name in self.others]
-        for name, old, new in zip(self.others, before, after, strict=True):
-            if (old.shape, old.dtype) != (new.shape, new.dtype):
-                raise TraceError(f"the forward pass changes the shape or dtype of {name}")
-        return after
 
     def _parts(self, batch: Sequence[Tensor]) -> list[list[Tensor]]:
         if self.micro_batches == 1:
@@ -183,35 +139,25 @@ class Step:
         starts = range(0, size * self.micro_batches, size)
         return [[tensor[start : start + size] for tensor in batch] for start in starts]
 
-    @contextmanager
-    def holding(
-        self, trained: Sequence[Tensor], others: Sequence[Tensor]
-    ) -> Iterator[dict[str, Tensor]]:
-        """Put these tensors into the module; the dict has what it holds by name, afterwards too.
-
-        They stay for the loss, which may read the module's parameters, and for the backward pass,
-        which may run parts of the forward pass again (`torch.utils.checkpoint`).
-        """
-        held = {
+    def value(
+        self, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss and the tensors of `others` as the forward pass leaves them."""
+        copies = [tensor.clone() for tensor in others]
+        tensors = {
             **dict(zip(self.trained, trained, strict=True)),
-            **{name: tensor.clone() for name, tensor in zip(self.others, others, strict=True)},
+            **dict(zip(self.others, copies, strict=True)),
         }
         # Code that asks whether it is being compiled then makes no choice that depends on data.
         compiling = mock.patch("torch.compiler.is_compiling", return_value=True)
-        held_by_module = _reparametrize_module(self.module, held, tie_weights=True)
-        with _averaging(self.module), compiling, held_by_module:
-            yield held
-
-    def value(self, batch: Sequence[Tensor], paths: Paths) -> Tensor:
-        """Return the loss of a batch with the tensors that the module holds."""
-        output = self.module(*batch[:-1])
-        paths.enter("the loss")
+        with _averaging(self.module), compiling:
+            output = torch.func.functional_call(
+                self.module, tensors, tuple(batch[:-1]), tie_weights=True
+            )
         loss = self.loss(output, batch[-1])
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             raise TraceError("the loss function must return one floating-point number")
-        loss = loss.reshape(())
-        paths.leave()
-        return loss
+        return loss.reshape(()), copies
 
 
 @contextmanager
@@ -224,11 +170,6 @@ def _as_trace_errors(paths: Paths) -> Iterator[None]:
             yield
     except BitcourtError:
         raise
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise TraceError(
-            f"torch cannot trace {paths.of_error(error)}: a number, a branch or a shape depends on "
-            f"data ({error.func}), but a program is the same for all data"
-        ) from error
     except Exception as error:
         raise TraceError(f"torch cannot trace {paths.of_error(error)}: {error}") from error
     finally:
@@ -243,11 +184,10 @@ def unused_parameters(
     with _as_trace_errors(paths), marking(step.module, paths), fake as mode, KnownTensors():
         leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
         rest = [mode.from_tensor(t) for t in others]
-        with step.holding(leaves, rest):
-            loss = step.value([mode.from_tensor(t) for t in batch], paths)
-            if not loss.requires_grad:
-                raise TraceError("the loss depends on no parameter that the optimizer steps")
-            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        loss, _ = step.value(leaves, rest, [mode.from_tensor(t) for t in batch])
+        if not loss.requires_grad:
+            raise TraceError("the loss depends on no parameter that the optimizer steps")
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
     return {n for n, gradient in enumerate(gradients) if gradient is None}
 
 
@@ -268,11 +208,9 @@ def capture(
 
     def whole(*flat: Tensor) -> list[Tensor]:
         p, o, s, (number,), b = _cut(flat, sizes)
-        gradients, loss, after_others = step.gradients(p, o, b, paths)
-        paths.enter("the optimizer")
+        gradients, loss, after_others = step.gradients(p, o, b)
         with torch.no_grad():
             after, after_slots = optimizer.run(p, gradients, s, number)
-        paths.leave()
         return [*after, *after_others, *after_slots, loss]
 
     arguments = [t.detach() for t in (*trained, *others, *slots, torch.zeros(()), *batch)]
@@ -285,6 +223,7 @@ def capture(
             _allow_non_fake_inputs=True,
         )(*arguments)
     graph = module.graph
+    paths.freeze(list(graph.nodes))
     merge_sums(graph)
     found = [node for node in graph.nodes if node.op == "placeholder"]
     (result,) = next(node for node in graph.nodes if node.op == "output").args
@@ -293,28 +232,7 @@ def capture(
     )
     groups = _cut(list(result), (*sizes[:3], 1))
     outputs = dict(zip(("trained", "others", "slots", "loss"), groups, strict=True))
-    captured = Capture(graph, module, inputs, outputs, paths)
-    tensors = dict(zip((*step.trained, *step.others), (*trained, *others), strict=True))
-    changing = {name for n, name in enumerate(step.others) if captured.changes(n)}
-    refuse_shared(tensors, changing.union(step.trained))
-    _refuse_hidden(captured, {n: t for n, t in tensors.items() if t.requires_grad or n in changing})
-    return captured
-
-
-def _refuse_hidden(captured: Capture, tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors of the module that training changes and that the step has as constants.
-
-    Such a one is held by code past the module: in a list of its parameters made before, say.
-    """
-    spans = {name: span(tensor) for name, tensor in tensors.items()}
-    for node in captured.graph.find_nodes(op="get_attr"):
-        constant = span(getattr(captured.module, str(node.target)))
-        for name in (name for name, found in spans.items() if overlap(found, constant)):
-            where = captured.paths.of(next(iter(node.users), node))
-            raise TraceError(
-                f"the tensor {name} in {where} is reached past the module, "
-                "which leaves it as it was before training: read it from the module at each call"
-            )
+    return Capture(graph, module, inputs, outputs, paths)
 
 
 def _cut(items: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:

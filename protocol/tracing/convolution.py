@@ -152,12 +152,6 @@ class Convolution:
         return self._folded(shape, ((), (many, *shape[1:])), loads, summed)
 
 
-def taps(rank: int, *moves: Sequence[int]) -> Taps:
-    """Return how windows over `rank` axes move; one number, as of 'valid' padding, is for all."""
-    stride, padding, dilation = (list(m) * rank if len(m) == 1 else m for m in moves)
-    return Taps(stride, padding, dilation)
-
-
 @lowering("convolution.default", dot=True)
 def convolution(
     ctx: Context,
@@ -173,8 +167,7 @@ def convolution(
 ) -> Value:
     """Convolution over any number of axes: the product, then the bias."""
     del output_padding  # torch has computed the shape
-    moves = taps(len(image.shape) - 2, stride, padding, dilation)
-    product = Convolution(ctx, moves, groups)
+    product = Convolution(ctx, Taps(stride, padding, dilation), groups)
     made = (product.spread if transposed else product.respond)(image, kernel, ctx.shape)
     if bias is None:
         return ctx.result(made.scalar)
@@ -201,8 +194,7 @@ def convolution_backward(
 ) -> tuple[Value | None, Value | None, Value | None]:
     """Gradients of the image, the kernel and the bias, where wanted."""
     del bias_sizes, output_padding
-    moves = taps(len(image.shape) - 2, stride, padding, dilation)
-    product = Convolution(ctx, moves, groups)
+    product = Convolution(ctx, Taps(stride, padding, dilation), groups)
     of_image = of_kernel = of_bias = None
     if wanted[0]:
         made = product.respond if transposed else product.spread

@@ -199,12 +199,6 @@ class Lowerer:
             except (TraceError, NotImplementedError) as error:
                 where = self._capture.paths.of(node)
                 raise TraceError(f"{node.target} in {where}: {error}") from error
-            except (LookupError, TypeError, ValueError) as error:
-                # A lowering that does not know this form of the operation.
-                where, kind = self._capture.paths.of(node), type(error).__name__
-                raise TraceError(
-                    f"{node.target} in {where}: its lowering fails ({kind}: {error})"
-                ) from error
 
     def value(self, node: fx.Node) -> Value:
         """Return the value of a node."""

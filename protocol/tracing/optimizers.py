@@ -94,12 +94,6 @@ class OptimizerStep:
             raise TraceError(
                 f"the optimizer {type(optimizer).__qualname__} cannot be traced (only {known})"
             )
-        for hooks, method in (
-            (optimizer._optimizer_step_pre_hooks, "register_step_pre_hook"),
-            (optimizer._optimizer_step_post_hooks, "register_step_post_hook"),
-        ):
-            if hooks:
-                raise TraceError(f"the optimizer has a hook ({method}), which cannot be traced")
         self.numbers = StepNumbers()
         self._clip = clip
         self._rates = rates
@@ -123,9 +117,7 @@ class OptimizerStep:
                 if initial is None:
                     # Adagrad's sum may begin elsewhere than at zero.
                     start = self._optimizer.defaults.get("initial_accumulator_value", 0)
-                    # One number in memory, however large the parameter is.
-                    value = torch.full((), start, dtype=parameter.dtype)
-                    initial = value.expand_as(parameter)
+                    initial = torch.full_like(parameter, start)
                 slots.append(Slot(key, number, initial.detach()))
         return slots
 

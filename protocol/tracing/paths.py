@@ -13,79 +13,64 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 _TORCH: Final = str(Path(torch.__file__).parent)
 _TRACING: Final = str(Path(__file__).parent)
 _CAPTURE: Final = str(Path(__file__).with_name("capture.py"))
-_OUTSIDE: Final = "the training step outside the module"
+
+
+class _Marks:
+    """What holds for the nodes from some position on."""
+
+    def __init__(self) -> None:
+        self._positions: list[int] = []
+        self._names: list[str] = []
+
+    def mark(self, name: str) -> None:
+        """Say that the nodes made from now on come from `name`."""
+        mode = get_proxy_mode()
+        if mode is not None and (not self._names or self._names[-1] != name):
+            self._positions.append(len(mode.tracer.graph.nodes))
+            self._names.append(name)
+
+    def at(self, position: int) -> str:
+        """Return the name that holds for a node, or nothing."""
+        place = bisect_right(self._positions, position) - 1
+        return self._names[place] if place >= 0 else ""
 
 
 @dataclass
 class Paths:
-    """Where in the module, and on which line, each node of a graph is made.
+    """Where in the module, and on which line, each node of a graph is made."""
 
-    A place holds for the nodes made from then on, until the next. Nodes of the backward pass have
-    the place of what they differentiate, which autograd's own numbers tell.
-    """
-
+    modules: _Marks = field(default_factory=_Marks)
+    lines: _Marks = field(default_factory=_Marks)
     open: list[str] = field(default_factory=list)
-    _now: str = ""
-    _line: str = ""
-    _places: dict[fx.Node, str] = field(default_factory=dict)
-    _numbers: list[int] = field(default_factory=list)
-    _numbered: list[str] = field(default_factory=list)
+    _order: dict[fx.Node, int] = field(default_factory=dict)
 
-    def _move(self, place: str) -> None:
-        """Say where the nodes are from that are made from now on; those made last are settled."""
-        mode = get_proxy_mode()
-        for node in reversed(mode.tracer.graph.nodes) if mode is not None else ():
-            if node in self._places:
-                break
-            self._places[node] = self._now
-        self._now = place
-
-    def _look(self) -> None:
-        """Move to the innermost module and line; autograd nodes made from now on are from there."""
-        self._move(", ".join(part for part in (*self.open[-1:], self._line) if part))
-        self._numbers.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
-        self._numbered.append(self._now)
-
-    def enter(self, name: str) -> None:
-        """Begin a part of the step."""
-        self.open.append(name)
-        self._look()
-
-    def leave(self) -> None:
-        """End the innermost part of the step. After an error it stays open, for `of_error`."""
-        self.open.pop()
-        self._look()
-
-    def at_line(self, line: str) -> None:
-        """Say which line of the user's runs, if any."""
-        self._line = line
-        self._look()
-
-    def follow(self, loss: Tensor) -> None:
-        """Have the backward pass from `loss` move to the place of what it differentiates."""
-        seen, stack = {loss.grad_fn}, [loss.grad_fn]
-        while stack:
-            step = stack.pop()
-            if step is not None:
-                at = bisect_right(self._numbers, step._sequence_nr()) - 1
-                place = (self._numbered[at] if at >= 0 else "") or _OUTSIDE
-                step.register_prehook(lambda _, place=place: self._move(f"{place} (backward)"))
-                found = {before for before, _ in step.next_functions} - seen
-                seen |= found
-                stack.extend(found)
+    def freeze(self, nodes: Sequence[fx.Node]) -> None:
+        """Remember the order in which the nodes were made."""
+        self._order = {node: position for position, node in enumerate(nodes)}
 
     def of(self, node: fx.Node) -> str:
         """Return the module and line of a node; of a backward node, of what it differentiates."""
-        while node not in self._places and node.all_input_nodes:
-            node = node.all_input_nodes[0]  # it was put into the graph for others
-        return self._places.get(node) or _OUTSIDE
+        seen, layer = {node}, [node]
+        while layer:
+            for each in layer:
+                module, line = self._direct(each, self.modules), self._direct(each, self.lines)
+                if module or line:
+                    where = ", ".join(part for part in (module or "the loss", line) if part)
+                    return where if each is node else f"{where} (backward)"
+            layer = [n for each in layer for n in each.all_input_nodes if n not in seen]
+            seen.update(layer)
+        return "the training step outside the module"
+
+    def _direct(self, node: fx.Node, marks: _Marks) -> str:
+        position = self._order.get(node, -1)
+        return marks.at(position) if node.op == "call_function" and position >= 0 else ""
 
     def of_error(self, error: BaseException) -> str:
         """Return where an exception left the module, or the loss, that was being traced."""
@@ -122,48 +107,42 @@ def _line_of_traceback(trace: TracebackType | None) -> str:
     return found
 
 
-def _in_backward() -> bool:
-    """Whether autograd is running, where checkpointing runs parts of the forward pass again.
-
-    It leaves them by an exception as soon as it has what it needs, so there nothing is marked.
-    """
-    return torch._C._current_graph_task_id() != -1
-
-
 class _Lines(TorchFunctionMode):
     """Notes the line of each call of torch."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, marks: _Marks) -> None:
         super().__init__()
-        self._paths = paths
+        self._marks = marks
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call `func`; the nodes that it makes come from here."""
         del types
-        if _in_backward():
-            return func(*args, **(kwargs or {}))
-        self._paths.at_line(_line_of_stack())
+        self._marks.mark(_line_of_stack())
         result = func(*args, **(kwargs or {}))
-        self._paths.at_line("")
+        self._marks.mark("")
         return result
 
 
 @contextmanager
 def marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
     """Note, while tracing, where in the graph each submodule's forward begins and ends."""
+    paths.open.clear()
+
+    def note() -> None:
+        paths.modules.mark(paths.open[-1] if paths.open else "")
 
     def entering(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            if not _in_backward():
-                paths.enter(name)
+            paths.open.append(name)
+            note()
 
         return hook
 
     def leaving(*_: object) -> None:
-        if not _in_backward():
-            paths.leave()
+        paths.open.pop()
+        note()
 
     handles = []
     for name, child in module.named_modules(remove_duplicate=False):
@@ -171,7 +150,7 @@ def marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
         handles.append(child.register_forward_pre_hook(entering(label)))
         handles.append(child.register_forward_hook(leaving))
     try:
-        with _Lines(paths):
+        with _Lines(paths.lines):
             yield
     finally:
         for handle in handles:
