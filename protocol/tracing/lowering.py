@@ -68,9 +68,10 @@ def name_of(node: fx.Node) -> str:
 class Context:
     """What a lowering sees: the graph, and the shape and dtype that torch says it must return."""
 
-    def __init__(self, graph: Graph, node: fx.Node) -> None:
+    def __init__(self, graph: Graph, node: fx.Node, stream: int = 0) -> None:
         self.graph = graph
         self.node = node
+        self.stream = stream
         self.s: Scalars = graph.scalars
 
     @property
@@ -219,7 +220,9 @@ class Lowerer:
             raise TraceError("this operation has no lowering to Bitcourt primitives")
         value: Callable[[fx.Node], Any] = self.value
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
-        return function(Context(self.graph, node), *args, **kwargs)
+        return function(
+            Context(self.graph, node, self._capture.streams.get(node, 0)), *args, **kwargs
+        )
 
     # Constants -----------------------------------------------------------------------------------
 
