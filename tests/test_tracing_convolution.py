@@ -56,6 +56,7 @@ def follows(*layers: nn.Module, **options: Any) -> Traced:
         {"kernel_size": 2, "padding": 2, "dilation": (2, 3)},
         {"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2},
         {"kernel_size": 6},
+        {"kernel_size": 2, "padding": "valid", "stride": 2},
         {"kernel_size": 3, "padding": "same", "padding_mode": "reflect"},
     ],
     ids=str,
@@ -85,6 +86,8 @@ def test_transposed_convolution_follows_torch(options: dict[str, Any]) -> None:
 def test_convolution_of_sequences_and_volumes_follows_torch() -> None:
     module = nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv1d(4, 2, 2, groups=2))
     data = (numbers(8, 2, 6), numbers(8, 2, 2))
+    follows_torch(module, regression, data, steps=2, tolerance=1e-5)
+    module = nn.Sequential(nn.Conv1d(2, 4, 3, padding="valid"), nn.Conv1d(4, 2, 3, padding="valid"))
     follows_torch(module, regression, data, steps=2, tolerance=1e-5)
     volume = nn.Sequential(nn.Conv3d(1, 2, 2, padding=1), nn.ReLU(), nn.Conv3d(2, 1, 3))
     follows_torch(

@@ -17,7 +17,11 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.autograd.graph import _engine_run_backward
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -202,6 +206,16 @@ def _as_trace_errors(paths: Paths) -> Iterator[None]:
             yield
     except BitcourtError:
         raise
+    except DataDependentOutputException as error:
+        where = paths.of_error(error)
+        raise TraceError(
+            f"torch cannot trace {where}: a number or a branch depends on data ({error})"
+        ) from error
+    except DynamicOutputShapeException as error:
+        where = paths.of_error(error)
+        raise TraceError(
+            f"torch cannot trace {where}: a shape depends on data ({error})"
+        ) from error
     except Exception as error:
         raise TraceError(f"torch cannot trace {paths.of_error(error)}: {error}") from error
     finally:

@@ -32,6 +32,8 @@ class Dataset:
         Raises TraceError for fewer than two tensors, for different lengths, and for dtypes that
         Bitcourt doesn't have.
         """
+        if not isinstance(tensors, Sequence) or not all(isinstance(t, Tensor) for t in tensors):
+            raise TraceError("a dataset is a tuple of tensors (*inputs, target), no other object")
         if len(tensors) < 2:
             raise TraceError("a dataset is (*inputs, target): at least two tensors")
         if any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):

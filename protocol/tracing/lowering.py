@@ -197,9 +197,11 @@ class Lowerer:
                     self._values[node] = self._lowered(node)
                 if node in self._values:
                     self._maybe_store(node)
-            except (TraceError, NotImplementedError) as error:
+            except Exception as error:  # a lowering may meet arguments that it was not made for
                 where = self._capture.paths.of(node)
-                raise TraceError(f"{node.target} in {where}: {error}") from error
+                expected = isinstance(error, TraceError | NotImplementedError)
+                what = str(error) if expected else f"{type(error).__name__}: {error}"
+                raise TraceError(f"{node.target} in {where}: {what}") from error
 
     def value(self, node: fx.Node) -> Value:
         """Return the value of a node."""

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
@@ -106,13 +106,12 @@ class Paths:
         seen, layer = {node}, [node]
         while layer:
             for each in layer:
-                place = _place(each)
-                if place.module or place.line:
-                    return str(place) if each is node else f"{place} (backward)"
+                place, backward = _place(each), " (backward)" if each is not node else ""
                 if each.meta.get("autograd_backward"):
-                    place = self._made_by(each.meta["seq_nr"])
-                    if place.module or place.line:
-                        return f"{place} (backward)"
+                    made, backward = self._made_by(each.meta["seq_nr"]), " (backward)"
+                    place = replace(made, line=place.line or made.line)
+                if place.module or place.line:
+                    return f"{place}{backward}"
             layer = [n for each in layer for n in each.all_input_nodes if n not in seen]
             seen.update(layer)
         return "the training step outside the module"
