@@ -41,6 +41,7 @@ from protocol.tracing.guards import (
 )
 from protocol.tracing.lowering import Lowerer
 from protocol.tracing.optimizers import SHORT, Clip, OptimizerStep
+from protocol.tracing.ranges import refuse_outside
 from protocol.tracing.schedule import STEP, OnStep
 from protocol.tracing.schedulers import learning_rates
 from protocol.validate import validate
@@ -198,6 +199,7 @@ class _Tracing:
         )
         refuse_changes(self._calls, captured.paths.calls, self._micro_batches)
         refuse_captured(captured, self._all)
+        refuse_outside(captured, self._dataset)
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):
