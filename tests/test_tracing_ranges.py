@@ -56,6 +56,7 @@ def test_a_label_outside_of_the_classes_is_refused(value: int, accumulate: int) 
     message = refused(small_mlp(), dataset, accumulate=accumulate)
     assert f"example 17 of the data set has the index {value}" in message
     assert "not from 0 to 2" in message
+    assert "aten.gather.default in the loss:" in message
 
 
 def test_labels_that_are_ignored_are_no_indices() -> None:

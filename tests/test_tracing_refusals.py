@@ -147,6 +147,14 @@ def test_a_refused_loss_is_named_with_its_line() -> None:
     assert line_of("return F.cross_entropy(output.sort(1).values, target)", __file__) in message
 
 
+def test_a_loss_without_a_line_is_named_as_the_loss() -> None:
+    message = refused(small_mlp(), loss=nn.MultiMarginLoss())
+    assert "multi_margin_loss" in message
+    assert "in the loss (backward)" in message
+    message = refused(small_mlp(), loss=nn.MSELoss())
+    assert "torch cannot trace the loss: " in message
+
+
 def test_float64_is_refused_by_name() -> None:
     assert "0.weight has dtype torch.float64" in refused(small_mlp().double())
     data = (CLASSES[0].double(), CLASSES[1])

@@ -174,7 +174,9 @@ class Step:
         compiling = mock.patch("torch.compiler.is_compiling", return_value=True)
         given = _reparametrize_module(self.module, tensors, tie_weights=True)
         with _averaging(self.module), compiling, given:
-            loss = self.loss(self.module(*batch[:-1]), batch[-1])
+            output = self.module(*batch[:-1])
+            with paths.inside("the loss"):
+                loss = self.loss(output, batch[-1])
             if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
                 raise TraceError("the loss function must return one floating-point number")
             if not loss.requires_grad:

@@ -61,7 +61,7 @@ class _Place:
     draw: int = 0
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (self.module or "the loss", self.line) if part)
+        return ", ".join(part for part in (self.module, self.line) if part)
 
 
 @dataclass
@@ -89,6 +89,15 @@ class Paths:
         self._runs += 1
         self._draws += 1
         self.mark(line)
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Say that nodes come from `name`, which is no module; what it raises comes from it too."""
+        self.open.append(name)
+        self.mark()
+        yield
+        self.open.pop()
+        self.mark()
 
     def mark(self, line: str = "") -> None:
         """Say that the nodes made from now on come from a line, or from what calls the module."""
@@ -132,6 +141,7 @@ class Paths:
             if not _is_ours(frame.f_code):
                 line = f"{frame.f_code.co_filename}:{trace.tb_lineno}"
             trace = trace.tb_next
+        module = module or (self.open[-1] if self.open else "")
         return ", ".join(part for part in (module, line) if part) or "this step"
 
     # Random states -------------------------------------------------------------------------------
