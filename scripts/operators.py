@@ -40,7 +40,7 @@ steps.
 padding modes) |
 | normalization | `LayerNorm`, `RMSNorm`, `BatchNorm1d/2d` (statistics are state; \
 `momentum=None` too), `GroupNorm`, `InstanceNorm2d` |
-| pooling | `MaxPool1d/2d`, `AvgPool1d/2d`, `AdaptiveAvgPool`, `AdaptiveMaxPool` (equal windows) |
+| pooling | `MaxPool1d/2d`, `AvgPool1d/2d`, `AdaptiveAvgPool1d/2d`, `AdaptiveMaxPool1d/2d` |
 | recurrence | `LSTM`, `GRU`, `RNN` (layers, both directions, projections, initial states), \
 `LSTMCell`, `GRUCell`, `RNNCell`: unrolled, weight gradients as one product |
 | attention | `MultiheadAttention`, `scaled_dot_product_attention`, `TransformerEncoderLayer` |

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from protocol.errors import TraceError
 from protocol.execution import Inputs
 from protocol.executor import CompiledExecutor
 from protocol.program import Fold, Kind, View
@@ -56,6 +55,7 @@ def follows(*layers: nn.Module, **options: Any) -> Traced:
         {"kernel_size": 2, "padding": 2, "dilation": (2, 3)},
         {"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2},
         {"kernel_size": 6},
+        {"kernel_size": 2, "padding": "valid", "stride": 2},
         {"kernel_size": 3, "padding": "same", "padding_mode": "reflect"},
     ],
     ids=str,
@@ -85,6 +85,8 @@ def test_transposed_convolution_follows_torch(options: dict[str, Any]) -> None:
 def test_convolution_of_sequences_and_volumes_follows_torch() -> None:
     module = nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv1d(4, 2, 2, groups=2))
     data = (numbers(8, 2, 6), numbers(8, 2, 2))
+    follows_torch(module, regression, data, steps=2, tolerance=1e-5)
+    module = nn.Sequential(nn.Conv1d(2, 4, 3, padding="valid"), nn.Conv1d(4, 2, 3, padding="valid"))
     follows_torch(module, regression, data, steps=2, tolerance=1e-5)
     volume = nn.Sequential(nn.Conv3d(1, 2, 2, padding=1), nn.ReLU(), nn.Conv3d(2, 1, 3))
     follows_torch(
@@ -178,16 +180,30 @@ def test_padding_is_never_the_maximum_of_a_window_of_minus_infinity() -> None:
         assert ((values <= 0) & (values > -36)).all(), "minus a position of the plane"
 
 
-def test_unequal_adaptive_windows_are_refused() -> None:
-    module = network(nn.AdaptiveAvgPool2d(4))
-    with pytest.raises(TraceError, match="does not divide into"):
-        trace(
-            module,
-            regression,
-            sgd()(module.parameters()),
-            dataset=images_for(module),
-            batch_size=2,
-        )
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.AdaptiveAvgPool2d(4),
+        nn.AdaptiveAvgPool2d((4, 1)),
+        nn.AdaptiveAvgPool2d((7, 13)),
+        nn.AdaptiveMaxPool2d(4),
+        nn.AdaptiveMaxPool2d((5, 3)),
+    ],
+    ids=str,
+)
+def test_unequal_adaptive_windows_follow_torch(layer: nn.Module) -> None:
+    traced = follows(layer)
+    given = Inputs(traced.constants, traced.data, SEED)
+    ours = CompiledExecutor(traced.program, given).trace(traced.state, 0)
+    theirs = ReferenceExecutor(traced.program, given).trace(traced.state, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_unequal_adaptive_windows_of_sequences_follow_torch() -> None:
+    for layer in (nn.AdaptiveAvgPool1d(4), nn.AdaptiveMaxPool1d(4)):
+        module = nn.Sequential(nn.Conv1d(2, 3, 1), layer)
+        data = (numbers(8, 2, 9), numbers(8, 3, 4))
+        follows_torch(module, regression, data, steps=2, tolerance=1e-5)
 
 
 # A small network on real digits ------------------------------------------------------------------

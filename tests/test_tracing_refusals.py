@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 
 from protocol.errors import TraceError
 from protocol.tracing import trace
+from protocol.tracing.lowering import LOWERINGS
 from tests.tracing_support import (
     CLASSES,
     Apply,
     labels,
+    line_of,
     numbers,
     sgd,
     small_mlp,
@@ -48,13 +49,6 @@ def test_an_operation_without_lowering_is_named_with_its_module() -> None:
     assert "inner.1 (Apply)" in message
 
 
-def line_of(text: str) -> str:
-    """Where in this file a line of code stands, as a refusal names it."""
-    lines = Path(__file__).read_text().splitlines()
-    (number,) = (n for n, line in enumerate(lines, 1) if line.strip() == text)
-    return f"{__file__}:{number}"
-
-
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -77,13 +71,72 @@ class Sorting(Branching):
 def test_a_refusal_names_the_line_that_called_the_operation() -> None:
     message = refused(nn.Sequential(Sorting()))
     assert "aten.sort.default in 0 (Sorting)" in message
-    assert line_of("y = y.sort(1).values") in message
+    assert line_of("y = y.sort(1).values", __file__) in message
 
 
 def test_what_torch_cannot_trace_is_refused_with_its_line() -> None:
     message = refused(nn.Sequential(Branching()))
     assert "0 (Branching)" in message
-    assert line_of("if y.sum() > 0:  # a branch that depends on data") in message
+    assert line_of("if y.sum() > 0:  # a branch that depends on data", __file__) in message
+    assert "a number or a branch depends on data" in message
+
+
+class Backwards(torch.autograd.Function):
+    """Has a backward pass that cannot be lowered, unlike its forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].sort(1).values
+
+
+class Twisting(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x).tanh()
+        y = Backwards.apply(y)
+        return y.exp()
+
+
+class Folding(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.linear(x))
+        y = y.abs()
+        return y.exp()
+
+
+def between(module: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 5), nn.Tanh(), module, nn.Sigmoid(), nn.Linear(3, 3))
+
+
+def test_a_refusal_of_the_backward_pass_names_what_is_differentiated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = refused(between(Twisting()))
+    assert "aten.sort.default in 2 (Twisting)" in message
+    assert f"{line_of('return gradients[0].sort(1).values', __file__)} (backward)" in message
+    monkeypatch.delitem(LOWERINGS, "sign.default")
+    message = refused(between(Folding()))
+    assert "aten.sign.default in 2 (Folding)" in message
+    assert f"{line_of('y = y.abs()', __file__)} (backward)" in message
+
+
+def test_a_lowering_that_fails_is_refused_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setitem(LOWERINGS, "tanh.default", failing)
+    message = refused(nn.Sequential(Twisting()))
+    assert "aten.tanh.default in 0 (Twisting)" in message
+    assert line_of("y = self.linear(x).tanh()", __file__) in message
+    assert "IndexError: list index out of range" in message
+
+
+def test_a_dataset_that_is_no_tuple_of_tensors_is_refused() -> None:
+    for dataset in (torch.utils.data.TensorDataset(*CLASSES), list(zip(*CLASSES, strict=True))):
+        assert "a tuple of tensors" in refused(small_mlp(), dataset)  # type: ignore[arg-type]
 
 
 def test_a_refused_loss_is_named_with_its_line() -> None:
@@ -91,7 +144,15 @@ def test_a_refused_loss_is_named_with_its_line() -> None:
         return F.cross_entropy(output.sort(1).values, target)
 
     message = refused(small_mlp(), loss=loss)
-    assert line_of("return F.cross_entropy(output.sort(1).values, target)") in message
+    assert line_of("return F.cross_entropy(output.sort(1).values, target)", __file__) in message
+
+
+def test_a_loss_without_a_line_is_named_as_the_loss() -> None:
+    message = refused(small_mlp(), loss=nn.MultiMarginLoss())
+    assert "multi_margin_loss" in message
+    assert "in the loss (backward)" in message
+    message = refused(small_mlp(), loss=nn.MSELoss())
+    assert "torch cannot trace the loss: " in message
 
 
 def test_float64_is_refused_by_name() -> None:
@@ -116,7 +177,9 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
 
 
 def test_shapes_that_depend_on_data_are_refused() -> None:
-    assert "torch cannot trace" in refused(Apply(lambda x: x * int(x.sum().item())))
+    message = refused(Apply(lambda x: x * int(x.sum().item())))
+    assert "a number or a branch depends on data" in message
+    assert "a shape depends on data" in refused(Apply(lambda x: x[x > 0].reshape(-1, 6)))
 
 
 def test_a_general_power_is_refused() -> None:

@@ -65,6 +65,13 @@ def test_a_model_of_transformers_follows_torch(
     follows_torch(module, loss, TOKENS, sgd(lr=0.05), batch=2, steps=2, tolerance=2e-5)
 
 
+def test_checkpointed_layers_follow_torch() -> None:
+    module = model("GPT2LMHeadModel", **{**GPT2, **STILL, "n_layer": 2})
+    module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    module.train()
+    follows_torch(module, loss, TOKENS, sgd(lr=0.05), batch=2, steps=2, tolerance=2e-5)
+
+
 def test_dropout_of_gpt2_draws_from_the_seed() -> None:
     """One mask for the embeddings, and three for a layer: attention and the two residuals."""
     module = model("GPT2LMHeadModel", **GPT2)

@@ -32,8 +32,16 @@ from protocol.tracing.bits import dtype_of, from_bits, to_bits
 from protocol.tracing.capture import Capture, Loss, Step, capture, origin, unused_parameters
 from protocol.tracing.data import Dataset
 from protocol.tracing.graph import Graph, Value
+from protocol.tracing.guards import (
+    refuse_captured,
+    refuse_changes,
+    refuse_hooks,
+    refuse_shared_memory,
+    unchanged,
+)
 from protocol.tracing.lowering import Lowerer
 from protocol.tracing.optimizers import SHORT, Clip, OptimizerStep
+from protocol.tracing.ranges import refuse_outside
 from protocol.tracing.schedule import STEP, OnStep
 from protocol.tracing.schedulers import learning_rates
 from protocol.validate import validate
@@ -125,7 +133,8 @@ def trace(
         data = Dataset(dataset, batch_size * accumulate)
         clip = Clip(clip_norm, clip_value)
         rates = learning_rates(optimizer, scheduler, steps) if scheduler is not None else None
-        return _Tracing(module, loss_fn, optimizer, data, clip, rates, accumulate).run()
+        with unchanged(module):
+            return _Tracing(module, loss_fn, optimizer, data, clip, rates, accumulate).run()
 
 
 class _Tracing:
@@ -153,8 +162,10 @@ class _Tracing:
         if any(number not in known for number in stepped):
             raise TraceError("the optimizer steps a parameter that the module does not have")
         trained = [n for n, t in tensors.items() if id(t) in stepped and t.requires_grad]
+        refuse_shared_memory(tensors, trained)
+        refuse_hooks(tensors, trained, optimizer)
         self._step = self._role(module, loss_fn, tensors, trained)
-        unused = unused_parameters(
+        unused, self._calls = unused_parameters(
             self._step,
             self._tensors(self._step.trained),
             self._tensors(self._step.others),
@@ -170,7 +181,8 @@ class _Tracing:
     ) -> Step:
         self._all = tensors
         others = [n for n in tensors if n not in set(trained)]
-        return Step(module, loss, trained, others, self._micro_batches)
+        hooks = {n: list((tensors[n]._backward_hooks or {}).values()) for n in trained}
+        return Step(module, loss, trained, others, self._micro_batches, hooks)
 
     def _tensors(self, names: Sequence[str]) -> list[Tensor]:
         return [self._all[name] for name in names]
@@ -185,6 +197,9 @@ class _Tracing:
             self._tensors(step.others),
             self._dataset.examples,
         )
+        refuse_changes(self._calls, captured.paths.calls, self._micro_batches)
+        refuse_captured(captured, self._all)
+        refuse_outside(captured, self._dataset)
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from unittest import mock
@@ -17,16 +17,22 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
+from torch.autograd.graph import _engine_run_backward
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.stateless import _reparametrize_module
 
 from protocol.errors import BitcourtError, TraceError
 from protocol.tracing.known import KnownTensors, averaging, reads_its_counter
 from protocol.tracing.merging import merge_sums
 from protocol.tracing.optimizers import OptimizerStep
-from protocol.tracing.paths import Paths, marking
+from protocol.tracing.paths import Call, Paths, draws_of, marking
 
 aten = torch.ops.aten
 
@@ -74,6 +80,8 @@ class Capture:
     inputs: dict[str, list[fx.Node]]
     outputs: dict[str, list[fx.Node]]
     paths: Paths
+    streams: dict[fx.Node, int]
+    """Which random numbers the nodes draw: those of one stream are the same."""
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
@@ -96,6 +104,7 @@ def _averaging(module: torch.nn.Module) -> Iterator[None]:
 
 
 Loss = Callable[..., Tensor]
+Hook = Callable[[Tensor], Tensor | None]
 
 
 @dataclass
@@ -107,9 +116,15 @@ class Step:
     trained: list[str]
     others: list[str]
     micro_batches: int = 1
+    hooks: dict[str, list[Hook]] = field(default_factory=dict)
+    """What `Parameter.register_hook` was given, by the name of the parameter."""
 
     def gradients(
-        self, trained: Sequence[Tensor], others: list[Tensor], batch: Sequence[Tensor]
+        self,
+        trained: Sequence[Tensor],
+        others: list[Tensor],
+        batch: Sequence[Tensor],
+        paths: Paths,
     ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Return gradients, loss, and what `others` are afterwards.
 
@@ -119,12 +134,7 @@ class Step:
         total: list[Tensor] = []
         mean: Tensor | None = None
         for part in self._parts(batch):
-            leaves = [tensor.detach().requires_grad_() for tensor in trained]
-            loss, after = self.value(leaves, others, part)
-            if self.micro_batches > 1:
-                loss = loss / self.micro_batches
-            found = torch.autograd.grad(loss, leaves)
-            others, loss = [tensor.detach() for tensor in after], loss.detach()
+            loss, found, others = self.differentiated(trained, others, part, paths)
             with torch.no_grad():
                 total = [a + b for a, b in zip(total, found, strict=True)] if total else [*found]
                 mean = loss if mean is None else mean + loss
@@ -139,25 +149,53 @@ class Step:
         starts = range(0, size * self.micro_batches, size)
         return [[tensor[start : start + size] for tensor in batch] for start in starts]
 
-    def value(
-        self, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the loss and the tensors of `others` as the forward pass leaves them."""
-        copies = [tensor.clone() for tensor in others]
+    def differentiated(
+        self,
+        trained: Sequence[Tensor],
+        others: Sequence[Tensor],
+        batch: Sequence[Tensor],
+        paths: Paths,
+        allow_unused: bool = False,
+    ) -> tuple[Tensor, Sequence[Any], list[Tensor]]:
+        """Return the loss, its gradients, and the tensors of `others` as both passes leave them.
+
+        The module has the given tensors until the end of the backward pass: the loss may read them,
+        and a checkpoint computes parts of the forward pass again.
+        """
+        leaves = [tensor.detach().requires_grad_() for tensor in trained]
+        for name, leaf in zip(self.trained, leaves, strict=True):
+            for hook in self.hooks.get(name, []):
+                leaf.register_hook(hook)  # type: ignore[no-untyped-call]
         tensors = {
-            **dict(zip(self.trained, trained, strict=True)),
-            **dict(zip(self.others, copies, strict=True)),
+            **dict(zip(self.trained, leaves, strict=True)),
+            **{name: tensor.clone() for name, tensor in zip(self.others, others, strict=True)},
         }
         # Code that asks whether it is being compiled then makes no choice that depends on data.
         compiling = mock.patch("torch.compiler.is_compiling", return_value=True)
-        with _averaging(self.module), compiling:
-            output = torch.func.functional_call(
-                self.module, tensors, tuple(batch[:-1]), tie_weights=True
+        given = _reparametrize_module(self.module, tensors, tie_weights=True)
+        with _averaging(self.module), compiling, given:
+            output = self.module(*batch[:-1])
+            with paths.inside("the loss"):
+                loss = self.loss(output, batch[-1])
+            if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+                raise TraceError("the loss function must return one floating-point number")
+            if not loss.requires_grad:
+                raise TraceError("the loss depends on no parameter that the optimizer steps")
+            loss = loss.reshape(())
+            if self.micro_batches > 1:
+                loss = loss / self.micro_batches
+            paths.differentiating(loss)
+            # Not torch.autograd.grad: inside of that, calls of torch are not noted.
+            gradients = _engine_run_backward(
+                (loss,),
+                (torch.ones_like(loss),),
+                False,
+                False,
+                tuple(leaves),
+                allow_unused,
+                accumulate_grad=False,
             )
-        loss = self.loss(output, batch[-1])
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-            raise TraceError("the loss function must return one floating-point number")
-        return loss.reshape(()), copies
+        return loss.detach(), gradients, [tensors[name].detach() for name in self.others]
 
 
 @contextmanager
@@ -170,6 +208,16 @@ def _as_trace_errors(paths: Paths) -> Iterator[None]:
             yield
     except BitcourtError:
         raise
+    except DataDependentOutputException as error:
+        where = paths.of_error(error)
+        raise TraceError(
+            f"torch cannot trace {where}: a number or a branch depends on data ({error})"
+        ) from error
+    except DynamicOutputShapeException as error:
+        where = paths.of_error(error)
+        raise TraceError(
+            f"torch cannot trace {where}: a shape depends on data ({error})"
+        ) from error
     except Exception as error:
         raise TraceError(f"torch cannot trace {paths.of_error(error)}: {error}") from error
     finally:
@@ -178,17 +226,16 @@ def _as_trace_errors(paths: Paths) -> Iterator[None]:
 
 def unused_parameters(
     step: Step, trained: Sequence[Tensor], others: Sequence[Tensor], batch: Sequence[Tensor]
-) -> set[int]:
-    """Return which parameters the loss does not depend on: torch leaves them without a gradient."""
+) -> tuple[set[int], list[Call]]:
+    """Return which parameters the loss does not depend on: torch leaves them without a gradient.
+
+    With them the calls of torch that one forward and backward pass makes.
+    """
     paths, fake = Paths(), FakeTensorMode(allow_non_fake_inputs=True)
     with _as_trace_errors(paths), marking(step.module, paths), fake as mode, KnownTensors():
-        leaves = [mode.from_tensor(t).detach().requires_grad_() for t in trained]
-        rest = [mode.from_tensor(t) for t in others]
-        loss, _ = step.value(leaves, rest, [mode.from_tensor(t) for t in batch])
-        if not loss.requires_grad:
-            raise TraceError("the loss depends on no parameter that the optimizer steps")
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return {n for n, gradient in enumerate(gradients) if gradient is None}
+        p, o, b = ([mode.from_tensor(t) for t in group] for group in (trained, others, batch))
+        _, gradients, _ = step.differentiated(p, o, b, paths, allow_unused=True)
+    return {n for n, gradient in enumerate(gradients) if gradient is None}, paths.calls
 
 
 def capture(
@@ -208,7 +255,7 @@ def capture(
 
     def whole(*flat: Tensor) -> list[Tensor]:
         p, o, s, (number,), b = _cut(flat, sizes)
-        gradients, loss, after_others = step.gradients(p, o, b)
+        gradients, loss, after_others = step.gradients(p, o, b, paths)
         with torch.no_grad():
             after, after_slots = optimizer.run(p, gradients, s, number)
         return [*after, *after_others, *after_slots, loss]
@@ -223,7 +270,7 @@ def capture(
             _allow_non_fake_inputs=True,
         )(*arguments)
     graph = module.graph
-    paths.freeze(list(graph.nodes))
+    streams = _streams(graph)
     merge_sums(graph)
     found = [node for node in graph.nodes if node.op == "placeholder"]
     (result,) = next(node for node in graph.nodes if node.op == "output").args
@@ -232,7 +279,15 @@ def capture(
     )
     groups = _cut(list(result), (*sizes[:3], 1))
     outputs = dict(zip(("trained", "others", "slots", "loss"), groups, strict=True))
-    return Capture(graph, module, inputs, outputs, paths)
+    return Capture(graph, module, inputs, outputs, paths, streams)
+
+
+def _streams(graph: fx.Graph) -> dict[fx.Node, int]:
+    """Number the random draws in the order of the graph; equal ones get equal numbers."""
+    random = torch.Tag.nondeterministic_seeded
+    drawn = draws_of([n for n in graph.nodes if random in getattr(n.target, "tags", ())])
+    numbers = {draw: number for number, draw in enumerate(dict.fromkeys(drawn.values()))}
+    return {node: numbers[draw] for node, draw in drawn.items()}
 
 
 def _cut(items: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:

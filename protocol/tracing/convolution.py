@@ -75,6 +75,11 @@ class Taps:
         return window(size, at, (low, position[1] - 1 + self.padding[d]), self.stride[d])
 
 
+def taps_of(rank: int, *sizes: Sequence[int]) -> Taps:
+    """Return the taps of a convolution over `rank` axes; one size may be given for all of them."""
+    return Taps(*([*size] * rank if len(size) == 1 else size for size in sizes))
+
+
 @dataclass(frozen=True)
 class Convolution:
     """The three products of images `[N, G A, *]`, kernels `[G B, A, *]`, responses `[N, G B, *]`.
@@ -167,7 +172,8 @@ def convolution(
 ) -> Value:
     """Convolution over any number of axes: the product, then the bias."""
     del output_padding  # torch has computed the shape
-    product = Convolution(ctx, Taps(stride, padding, dilation), groups)
+    taps = taps_of(len(kernel.shape) - 2, stride, padding, dilation)
+    product = Convolution(ctx, taps, groups)
     made = (product.spread if transposed else product.respond)(image, kernel, ctx.shape)
     if bias is None:
         return ctx.result(made.scalar)
@@ -194,7 +200,8 @@ def convolution_backward(
 ) -> tuple[Value | None, Value | None, Value | None]:
     """Gradients of the image, the kernel and the bias, where wanted."""
     del bias_sizes, output_padding
-    product = Convolution(ctx, Taps(stride, padding, dilation), groups)
+    taps = taps_of(len(kernel.shape) - 2, stride, padding, dilation)
+    product = Convolution(ctx, taps, groups)
     of_image = of_kernel = of_bias = None
     if wanted[0]:
         made = product.respond if transposed else product.spread

@@ -8,6 +8,7 @@ the memory it views; tensors that view the same memory share one DATA tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from protocol.tracing.graph import Graph, Value
 from protocol.tracing.scalars import Affine, Load, Place
 
 MAX_BOUND = (1 << 31) - 1
+FEW = 1 << 24
+"""Integers that are counted in an array of that size."""
 _COLLATE = "write dataset=torch.utils.data.default_collate(list(examples))"
 
 
@@ -84,8 +87,8 @@ class Dataset:
             raise TraceError(f"all of a dataset needs the same number of examples: {found}")
         if batch_size < 1 or len(tensors[0]) > MAX_BOUND:
             raise TraceError(f"cannot draw {batch_size} of {len(tensors[0])} examples")
-        self._given = list(tensors)
-        self._batch_size = batch_size
+        self.given = list(tensors)
+        self.batch_size = batch_size
         self.tensors: list[Bits] = []
         self._dtypes: list[DType] = []
         self._sources: list[tuple[int, tuple[int, ...], int]] = []
@@ -118,21 +121,37 @@ class Dataset:
             self._sources.append((number, tuple(strides), offset))
 
     @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.given[0])
+
+    def numbers(self, position: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        """Return the different integers that a tensor has, with those between its windows."""
+        number = self._sources[position][0]
+        if self._dtypes[number] is not DType.I32:
+            return None
+        wide = self.tensors[number].reshape(-1).view(np.int32).astype(np.int64)
+        low = int(wide.min())
+        if int(wide.max()) - low >= FEW:
+            return np.unique(wide)
+        return np.flatnonzero(np.bincount(wide - low)) + low
+
+    @property
     def examples(self) -> list[Tensor]:
         """Return uninitialized tensors in the shape of a batch, for tracing."""
-        return [torch.empty((self._batch_size, *t.shape[1:]), dtype=t.dtype) for t in self._given]
+        return [torch.empty((self.batch_size, *t.shape[1:]), dtype=t.dtype) for t in self.given]
 
     def batch(self, graph: Graph) -> tuple[list[Value], int]:
         """Return the batch as gathers from the data, and the SAMPLE node."""
-        count = len(self._given[0])
-        shape = (self._batch_size,)
+        count = len(self.given[0])
+        shape = (self.batch_size,)
         sample = graph.leaf(Kind.SAMPLE, DType.I32, shape, bound=count, stream=0)
         drawn = graph.read(sample)
         values = []
-        for given, (number, strides, offset) in zip(self._given, self._sources, strict=True):
+        for given, (number, strides, offset) in zip(self.given, self._sources, strict=True):
             data = self.tensors[number]
             node = graph.leaf(Kind.DATA, self._dtypes[number], data.shape, index=number)
-            batch = (self._batch_size, *given.shape[1:])
+            batch = (self.batch_size, *given.shape[1:])
             load = self._load(graph, node, drawn, batch, strides, offset, given)
             values.append(Value(batch, load, given.dtype))
         return values, sample

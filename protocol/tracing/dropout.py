@@ -3,8 +3,9 @@
 
 torch composes dropout of a mask (`bernoulli`), a division by the probability to survive and a
 product, and differentiates the product, so that the backward pass reads the same mask. Each call of
-a training step has a RAND stream of its own, numbered in the order of the captured graph; the bits
-are a function of the task's seed, the step and the stream (specification, "Philox").
+a training step has a RAND stream of its own, numbered in the order of the captured graph; where a
+checkpoint computes a call again, that has the stream of the first. The bits are a function of the
+task's seed, the step and the stream (specification, "Philox").
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def bernoulli(ctx: Context, like: Value, probability: float, generator: object =
     threshold = round(probability * WORDS)
     if not 0 < threshold < WORDS:
         return ctx.result(ctx.scalar(float(threshold > 0), ctx.meta.dtype, ()))
-    stream = sum(node.kind is Kind.RAND for node in ctx.graph.nodes)
-    word = ctx.graph.read(ctx.graph.leaf(Kind.RAND, DType.I32, ctx.shape, stream=stream))
+    rand = ctx.graph.leaf(Kind.RAND, DType.I32, ctx.shape, stream=ctx.stream)
+    word = ctx.graph.read(rand)
     kept = s.op(Op.ULT, word, s.i32(threshold))
     one, zero = (ctx.scalar(number, ctx.meta.dtype, ()) for number in (1.0, 0.0))
     return ctx.result(s.op(Op.WHERE if one.dtype is DType.F32 else Op.IWHERE, kept, one, zero))

@@ -40,6 +40,8 @@ class KnownTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Trace `func`, or answer it where the answer is a number or decides on a shape."""
         del types
         kwargs = kwargs or {}
+        if any(not isinstance(t, FakeTensor) for t in _written(func, args)):
+            raise RuntimeError("it writes into a tensor that is no buffer of the module")
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         known = self._is_defined(func) and all(self._real(t) is not None for t in given)
         reads = torch.Tag.data_dependent_output in func.tags
@@ -84,6 +86,15 @@ class KnownTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for other, value in list(self._known.items()):
                     if value.untyped_storage().data_ptr() == memory:
                         del self._known[other]
+
+
+def _written(func: Any, args: Sequence[Any]) -> list[Any]:
+    """Return the arguments that an operation writes into."""
+    return [
+        value
+        for argument, value in zip(func._schema.arguments, args, strict=False)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
 
 
 def reads_its_counter(module: nn.Module) -> bool:

@@ -68,9 +68,10 @@ def name_of(node: fx.Node) -> str:
 class Context:
     """What a lowering sees: the graph, and the shape and dtype that torch says it must return."""
 
-    def __init__(self, graph: Graph, node: fx.Node) -> None:
+    def __init__(self, graph: Graph, node: fx.Node, stream: int = 0) -> None:
         self.graph = graph
         self.node = node
+        self.stream = stream
         self.s: Scalars = graph.scalars
 
     @property
@@ -196,9 +197,11 @@ class Lowerer:
                     self._values[node] = self._lowered(node)
                 if node in self._values:
                     self._maybe_store(node)
-            except (TraceError, NotImplementedError) as error:
+            except Exception as error:  # a lowering may meet arguments that it was not made for
                 where = self._capture.paths.of(node)
-                raise TraceError(f"{node.target} in {where}: {error}") from error
+                expected = isinstance(error, TraceError | NotImplementedError)
+                what = str(error) if expected else f"{type(error).__name__}: {error}"
+                raise TraceError(f"{node.target} in {where}: {what}") from error
 
     def value(self, node: fx.Node) -> Value:
         """Return the value of a node."""
@@ -219,7 +222,9 @@ class Lowerer:
             raise TraceError("this operation has no lowering to Bitcourt primitives")
         value: Callable[[fx.Node], Any] = self.value
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
-        return function(Context(self.graph, node), *args, **kwargs)
+        return function(
+            Context(self.graph, node, self._capture.streams.get(node, 0)), *args, **kwargs
+        )
 
     # Constants -----------------------------------------------------------------------------------
 

@@ -117,7 +117,9 @@ class OptimizerStep:
                 if initial is None:
                     # Adagrad's sum may begin elsewhere than at zero.
                     start = self._optimizer.defaults.get("initial_accumulator_value", 0)
-                    initial = torch.full_like(parameter, start)
+                    # One number in memory, however large the parameter is.
+                    value = torch.full((), start, dtype=parameter.dtype)
+                    initial = value.expand_as(parameter)
                 slots.append(Slot(key, number, initial.detach()))
         return slots
 

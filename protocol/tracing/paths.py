@@ -1,88 +1,190 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the nodes of a captured graph come from: the module's path and the line of its forward."""
+"""Where the nodes of a captured graph come from: the module's path and the line of its forward.
+
+While tracing, each node is annotated with the call of torch that makes it. A node of the backward
+pass is known by the autograd node that runs, whose sequence number says which call it
+differentiates.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
+from unittest import mock
 
 import torch
-from torch import fx
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, fx, overrides
+from torch._C._autograd import _get_sequence_nr
+from torch._functorch._aot_autograd.logging_utils import setup_stacktrace_preservation_hooks
+from torch.fx import traceback as fx_traceback
+from torch.fx.experimental import proxy_tensor
+from torch.utils._pytree import tree_leaves
 
 _TORCH: Final = str(Path(torch.__file__).parent)
+_LAYERS: Final = str(Path(torch.nn.__file__).parent)
 _TRACING: Final = str(Path(__file__).parent)
 _CAPTURE: Final = str(Path(__file__).with_name("capture.py"))
+_PASSING: Final = {__file__, overrides.__file__, proxy_tensor.__file__}
+"""Files through which a call of torch comes here."""
+_NOT_COMPARED: Final = {
+    *("__get__", "to", "cpu", "bool", "byte", "char", "short", "int", "long"),
+    *("half", "bfloat16", "float", "double"),
+}
+"""Calls that are not noted: attributes, and conversions, which look different while tracing."""
+_COMPARED: Final = (bool, int, float, str, torch.dtype)
 
 
-class _Marks:
-    """What holds for the nodes from some position on."""
+@dataclass(frozen=True)
+class Call:
+    """A call of torch that a user's line makes: the function, and numbers among its arguments."""
 
-    def __init__(self) -> None:
-        self._positions: list[int] = []
-        self._names: list[str] = []
+    line: str
+    function: str
+    numbers: tuple[str, ...]
 
-    def mark(self, name: str) -> None:
-        """Say that the nodes made from now on come from `name`."""
-        mode = get_proxy_mode()
-        if mode is not None and (not self._names or self._names[-1] != name):
-            self._positions.append(len(mode.tracer.graph.nodes))
-            self._names.append(name)
 
-    def at(self, position: int) -> str:
-        """Return the name that holds for a node, or nothing."""
-        place = bisect_right(self._positions, position) - 1
-        return self._names[place] if place >= 0 else ""
+@dataclass(frozen=True)
+class _Place:
+    """What a node is annotated with: `run` tells calls apart, `draw` which random state it uses."""
+
+    module: str = ""
+    line: str = ""
+    run: int = 0
+    draw: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self.module, self.line) if part)
 
 
 @dataclass
 class Paths:
-    """Where in the module, and on which line, each node of a graph is made."""
+    """Where in the module, and on which line, each node of a graph is made.
 
-    modules: _Marks = field(default_factory=_Marks)
-    lines: _Marks = field(default_factory=_Marks)
+    `calls` are the calls of torch that the user's lines made, in order.
+    """
+
     open: list[str] = field(default_factory=list)
-    _order: dict[fx.Node, int] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    _labels: dict[int, str] = field(default_factory=dict)
+    _differentiated: list[tuple[int, _Place]] = field(default_factory=list)
+    _runs: int = 0
+    _draws: int = 0
 
-    def freeze(self, nodes: Sequence[fx.Node]) -> None:
-        """Remember the order in which the nodes were made."""
-        self._order = {node: position for position, node in enumerate(nodes)}
+    def label(self, name: str, module: torch.nn.Module) -> str:
+        """Return what a submodule is called in refusals."""
+        label = f"{name or 'the module'} ({type(module).__name__})"
+        self._labels.setdefault(id(module), label)
+        return label
+
+    def enter(self, line: str) -> None:
+        """Say that the nodes made from now on come from this line of the module that is open."""
+        self._runs += 1
+        self._draws += 1
+        self.mark(line)
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Say that nodes come from `name`, which is no module; what it raises comes from it too."""
+        self.open.append(name)
+        self.mark()
+        yield
+        self.open.pop()
+        self.mark()
+
+    def mark(self, line: str = "") -> None:
+        """Say that the nodes made from now on come from a line, or from what calls the module."""
+        place = _Place(self.open[-1] if self.open else "", line, self._runs, self._draws)
+        fx_traceback.get_current_meta()["custom"] = {"place": place}
+        self._differentiated.append((_get_sequence_nr(), place))
+
+    def differentiating(self, loss: Tensor) -> None:
+        """Let the nodes of the backward pass know what they differentiate."""
+        if loss.grad_fn is not None:
+            setup_stacktrace_preservation_hooks([loss.grad_fn])
 
     def of(self, node: fx.Node) -> str:
         """Return the module and line of a node; of a backward node, of what it differentiates."""
         seen, layer = {node}, [node]
         while layer:
             for each in layer:
-                module, line = self._direct(each, self.modules), self._direct(each, self.lines)
-                if module or line:
-                    where = ", ".join(part for part in (module or "the loss", line) if part)
-                    return where if each is node else f"{where} (backward)"
+                place, backward = _place(each), " (backward)" if each is not node else ""
+                if each.meta.get("autograd_backward"):
+                    made, backward = self._made_by(each.meta["seq_nr"]), " (backward)"
+                    place = replace(made, line=place.line or made.line)
+                if place.module or place.line:
+                    return f"{place}{backward}"
             layer = [n for each in layer for n in each.all_input_nodes if n not in seen]
             seen.update(layer)
         return "the training step outside the module"
 
-    def _direct(self, node: fx.Node, marks: _Marks) -> str:
-        position = self._order.get(node, -1)
-        return marks.at(position) if node.op == "call_function" and position >= 0 else ""
+    def _made_by(self, number: int) -> _Place:
+        """Return where an autograd node was made: the last mark when it got its number."""
+        at = bisect_right(self._differentiated, number, key=lambda mark: mark[0]) - 1
+        return self._differentiated[at][1] if at >= 0 else _Place()
 
     def of_error(self, error: BaseException) -> str:
         """Return where an exception left the module, or the loss, that was being traced."""
-        line = _line_of_traceback(error.__traceback__)
-        parts = [self.open[-1]] if self.open else []
-        return ", ".join([*parts, line] if line else parts) or "this step"
+        module = line = ""
+        trace: TracebackType | None = error.__traceback__
+        while trace is not None:
+            frame = trace.tb_frame
+            if frame.f_code.co_name == "_call_impl":
+                module = self._labels.get(id(frame.f_locals.get("self")), module)
+            if not _is_ours(frame.f_code):
+                line = f"{frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        module = module or (self.open[-1] if self.open else "")
+        return ", ".join(part for part in (module, line) if part) or "this step"
+
+    # Random states -------------------------------------------------------------------------------
+
+    def _random_state(self) -> int:
+        return self._draws
+
+    def _set_random_state(self, draws: int) -> None:
+        self._draws = draws
+
+    @contextmanager
+    def random_states(self) -> Iterator[None]:
+        """Let a checkpoint that computes a part again draw what the forward pass has drawn.
+
+        It keeps the random state and sets it again; calls are counted from there as before.
+        """
+        with (
+            mock.patch("torch.get_rng_state", self._random_state),
+            mock.patch("torch.set_rng_state", self._set_random_state),
+        ):
+            yield
+
+
+def _place(node: fx.Node) -> _Place:
+    found = node.meta.get("custom", {}).get("place", _Place())
+    return found if isinstance(found, _Place) else _Place()
+
+
+def draws_of(nodes: Sequence[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
+    """Return what tells the random numbers of nodes apart: those of equal keys are the same."""
+    counts: Counter[int] = Counter()
+    found = {}
+    for node in nodes:
+        place = _place(node)
+        found[node] = (place.draw, counts[place.run])
+        counts[place.run] += 1
+    return found
 
 
 def _is_ours(code: CodeType) -> bool:
     """Whether code belongs to torch or to the tracer: not what a user wrote."""
     name = code.co_filename
-    return name.startswith((_TORCH, _TRACING, "<"))
+    return name.startswith((_TORCH, _TRACING, "<")) or name == contextlib.__file__
 
 
 def _line_of_stack() -> str:
@@ -98,59 +200,65 @@ def _line_of_stack() -> str:
     return ""
 
 
-def _line_of_traceback(trace: TracebackType | None) -> str:
-    found = ""
-    while trace is not None:
-        if not _is_ours(trace.tb_frame.f_code):
-            found = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
+def _is_called(func: Any) -> bool:
+    """Whether a user's code or a layer of torch calls an operation; not what torch does itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in _PASSING:
+        frame = frame.f_back
+    direct = frame is not None and (
+        not _is_ours(frame.f_code) or frame.f_code.co_filename.startswith(_LAYERS)
+    )
+    return direct and getattr(func, "__name__", "__get__") not in _NOT_COMPARED
 
 
-class _Lines(TorchFunctionMode):
-    """Notes the line of each call of torch."""
+class _Lines(overrides.TorchFunctionMode):
+    """Notes each call of torch."""
 
-    def __init__(self, marks: _Marks) -> None:
+    def __init__(self, paths: Paths) -> None:
         super().__init__()
-        self._marks = marks
+        self._paths = paths
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call `func`; the nodes that it makes come from here."""
         del types
-        self._marks.mark(_line_of_stack())
-        result = func(*args, **(kwargs or {}))
-        self._marks.mark("")
-        return result
+        kwargs = kwargs or {}
+        line = _line_of_stack()
+        if line and _is_called(func):
+            leaves = tree_leaves((args, kwargs))
+            numbers = tuple(repr(leaf) for leaf in leaves if isinstance(leaf, _COMPARED))
+            self._paths.calls.append(Call(line, func.__name__, numbers))
+        self._paths.enter(line)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._paths.mark()
 
 
 @contextmanager
 def marking(module: torch.nn.Module, paths: Paths) -> Iterator[None]:
-    """Note, while tracing, where in the graph each submodule's forward begins and ends."""
+    """Note, while tracing, where each submodule's forward begins and ends, and every call."""
     paths.open.clear()
-
-    def note() -> None:
-        paths.modules.mark(paths.open[-1] if paths.open else "")
 
     def entering(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
             paths.open.append(name)
-            note()
+            paths.mark()
 
         return hook
 
     def leaving(*_: object) -> None:
         paths.open.pop()
-        note()
+        paths.mark()
 
     handles = []
     for name, child in module.named_modules(remove_duplicate=False):
-        label = f"{name or 'the module'} ({type(child).__name__})"
+        label = paths.label(name, child)
         handles.append(child.register_forward_pre_hook(entering(label)))
-        handles.append(child.register_forward_hook(leaving))
+        handles.append(child.register_forward_hook(leaving, always_call=True))
     try:
-        with _Lines(paths.lines):
+        with fx_traceback.preserve_node_meta(), paths.random_states(), _Lines(paths):
             yield
     finally:
         for handle in handles:
