@@ -170,6 +170,27 @@ def test_parameters_in_the_same_memory_are_refused() -> None:
 # Hooks -------------------------------------------------------------------------------------------
 
 
+def test_statistics_in_the_same_memory_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    module[2].running_mean = module[1].running_mean[:]
+    found = refused(module)
+    assert "1.running_mean and 2.running_mean are two tensors in the same memory" in found
+
+
+def test_a_buffer_that_changes_its_shape_is_refused() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_mlp()
+            self.register_buffer("seen", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = torch.cat([self.seen, self.seen])
+            return self.inner(x)
+
+    assert "changes the shape or dtype of seen" in refused(Growing())
+
+
 def test_hooks_on_gradients_follow_torch() -> None:
     module = small_mlp()
     module[0].weight.register_hook(lambda gradient: gradient * 3)  # type: ignore[operator, union-attr]

@@ -200,6 +200,12 @@ class _Tracing:
         refuse_changes(self._calls, captured.paths.calls, self._micro_batches)
         refuse_captured(captured, self._all)
         refuse_outside(captured, self._dataset)
+        changed = [name for i, name in enumerate(step.others) if _changes(captured, i)]
+        refuse_shared_memory(self._all, changed)
+        for name, node in zip(step.others, captured.outputs["others"], strict=True):
+            after, before = node.meta["val"], self._all[name]
+            if (after.shape, after.dtype) != (before.shape, before.dtype):
+                raise TraceError(f"the forward pass changes the shape or dtype of {name}")
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
         for i, name in enumerate(step.others):

@@ -23,10 +23,10 @@ from protocol.tracing.capture import Capture
 from protocol.tracing.paths import Call
 
 
-def refuse_shared_memory(tensors: Mapping[str, Tensor], trained: Sequence[str]) -> None:
-    """Refuse a trained tensor that changes another one of the module with it."""
+def refuse_shared_memory(tensors: Mapping[str, Tensor], changing: Sequence[str]) -> None:
+    """Refuse a tensor that training changes, and another one of the module with it."""
     ranges = {name: _memory(tensor) for name, tensor in tensors.items()}
-    for name in trained:
+    for name in changing:
         start, end = ranges[name]
         for other, (low, high) in ranges.items():
             if other != name and low < end and start < high:
