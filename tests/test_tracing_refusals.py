@@ -134,11 +134,6 @@ def test_a_lowering_that_fails_is_refused_with_its_line(monkeypatch: pytest.Monk
     assert "IndexError: list index out of range" in message
 
 
-def test_a_dataset_that_is_no_tuple_of_tensors_is_refused() -> None:
-    for dataset in (torch.utils.data.TensorDataset(*CLASSES), list(zip(*CLASSES, strict=True))):
-        assert "a tuple of tensors" in refused(small_mlp(), dataset)  # type: ignore[arg-type]
-
-
 def test_a_refused_loss_is_named_with_its_line() -> None:
     def loss(output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output.sort(1).values, target)
