@@ -56,7 +56,6 @@ class Job:
     def bundle(self) -> Bundle:
         """Traces one training step and packs it with the initial state and the data."""
         from protocol.tracing import trace
-        from protocol.tracing.data import tensors_of
 
         # What goes wrong in it is raised as well: no need for a page of log.
         logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
@@ -65,7 +64,7 @@ class Job:
                 self.module,
                 self.loss,
                 self.optimizer,
-                dataset=tensors_of(self.dataset),
+                dataset=self.dataset,
                 batch_size=self.batch_size,
                 scheduler=self.scheduler,
                 steps=self.steps,

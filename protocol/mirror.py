@@ -35,21 +35,20 @@ class Mirror(Store):
 
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
         """The tensors with that root; ArtifactError if they are in neither place."""
-
-        def keep(tensors: list[Bits]) -> object:
-            return self._kept.put_tensors(tensors, layout, ())
-
         kept, other = self._kept.get_tensors, super().get_tensors
-        return self._get_once(lambda r: kept(r, layout), lambda r: other(r, layout), root, keep)
+        return self._get_once(
+            lambda r: kept(r, layout), lambda r: other(r, layout), root,
+            lambda tensors: self.keep(tensors, layout),
+        )  # fmt: skip
 
     def get_log(self, root: bytes, size: int) -> list[bytes]:
         """The leaves of the log with that root; ArtifactError if they are in neither place."""
         kept, other, keep = self._kept.get_log, super().get_log, self._kept.put_log
         return self._get_once(lambda r: kept(r, size), lambda r: other(r, size), root, keep)
 
-    def keep(self, tensors: Sequence[Bits], layout: Layout) -> None:
-        """Keeps tensors that were not found in the store as a whole."""
-        self._kept.put_tensors(tensors, layout, ())
+    def keep(self, tensors: Sequence[Bits], layout: Layout) -> bytes:
+        """Keeps tensors that were not found in the store as a whole; returns their root."""
+        return self._kept.put_tensors(tensors, layout, ())
 
     def forget(self) -> None:
         """Deletes what is kept, as far as it can be deleted."""

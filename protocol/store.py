@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import fsspec
 import numpy as np
@@ -37,6 +37,7 @@ _PIECE: Final = 1 << 22
 
 _NUMPY = {DType.F32: np.dtype("<f4"), DType.I32: np.dtype("<i4")}
 Layout = Sequence[tuple[DType, Shape]]
+_Loaded = TypeVar("_Loaded")
 Hole = tuple[int, int]
 """A chunk that is missing: number of the tensor, number of the chunk in it."""
 
@@ -60,30 +61,31 @@ class Store:
 
     def get_program(self, root: bytes) -> Program:
         """The program with that root; ArtifactError if it is missing or another."""
-        data = self._get(f"programs/{root.hex()}", MAX_PROGRAM_BYTES)
-        try:
-            program = encoding.load(data)
-        except ProgramError as error:
-            raise ArtifactError(f"program {root.hex()} is damaged: {error}") from None
-        found = program_root(program)
-        if found != root:
-            raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
-        return program
+        return self._get_program(root, encoding.load, program_root)
 
     def get_encodings(self, root: bytes) -> list[bytes]:
         """What stands for the nodes of the program with that root, right or wrong.
 
         ArtifactError if it is missing or another.
         """
+
+        def root_of(nodes: list[bytes]) -> bytes:
+            return merkle.root([merkle.leaf_hash(node) for node in nodes])
+
+        return self._get_program(root, encoding.load_encodings, root_of)
+
+    def _get_program(
+        self, root: bytes, load: Callable[[bytes], _Loaded], root_of: Callable[[_Loaded], bytes]
+    ) -> _Loaded:
         data = self._get(f"programs/{root.hex()}", MAX_PROGRAM_BYTES)
         try:
-            nodes = encoding.load_encodings(data)
+            loaded = load(data)
         except ProgramError as error:
             raise ArtifactError(f"program {root.hex()} is damaged: {error}") from None
-        found = merkle.root([merkle.leaf_hash(node) for node in nodes])
+        found = root_of(loaded)
         if found != root:
             raise ArtifactError(f"the file of program {root.hex()} holds program {found.hex()}")
-        return nodes
+        return loaded
 
     def put_tensors(
         self,

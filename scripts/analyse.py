@@ -12,10 +12,8 @@ import json
 import re
 import subprocess
 import sys
-import venv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from scripts import toolchain
 from scripts.solc import CONTRACTS, SETTINGS
@@ -82,20 +80,6 @@ def unanswered(
     return left, idle
 
 
-def _environment() -> Path:
-    """Return the Python of Slither's environment, installing it if it is not there."""
-    folder = toolchain.TOOLCHAIN / f"slither-{SLITHER_VERSION}"
-    python, done = folder / "bin" / "python", folder / "complete"
-    if not done.exists():
-        print(f"installing slither {SLITHER_VERSION}")
-        venv.create(folder, with_pip=True, clear=True)
-        package = f"slither-analyzer=={SLITHER_VERSION}"
-        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        subprocess.run([*command, package], check=True)
-        done.touch()
-    return python
-
-
 def findings() -> list[Finding]:
     """Analyse all contracts but the mocks. Raises CalledProcessError where Slither fails."""
     files = [p for p in sorted(CONTRACTS.rglob("*.sol")) if "mocks" not in p.parts]
@@ -109,8 +93,9 @@ def findings() -> list[Finding]:
         "solc": str(toolchain.ensure_solc()),
         "input": {"language": "Solidity", "sources": sources, "settings": settings},
     }
+    python = toolchain.ensure_environment("slither", "slither-analyzer", SLITHER_VERSION)
     done = subprocess.run(
-        [str(_environment()), "-c", CHILD],
+        [str(python), "-c", CHILD],
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,

@@ -10,15 +10,13 @@ address of a library, which solc leaves open: linking switches one on (none at a
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from scripts import toolchain
+from scripts import solc
 
 SWITCH: Final = "contracts/lib/Mutant.sol"
 SWITCH_SOURCE: Final = """\
@@ -123,14 +121,7 @@ def _tree(file: str, sources: dict[str, str]) -> dict[str, Any]:
         "sources": {name: {"content": text} for name, text in sources.items()},
         "settings": {"outputSelection": {"*": {"": ["ast"]}}},
     }
-    done = subprocess.run(
-        [str(toolchain.ensure_solc()), "--standard-json"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    tree: dict[str, Any] = json.loads(done.stdout)["sources"][file]["ast"]
+    tree: dict[str, Any] = solc.run(request)["sources"][file]["ast"]
     return tree
 
 

@@ -14,11 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any, Final
 
-from scripts import toolchain
+from scripts import solc, toolchain
 from scripts.solc import CONTRACTS, SETTINGS
 
 HALMOS_VERSION: Final = "0.3.3"
@@ -53,20 +52,6 @@ def theorems() -> dict[str, list[str]]:
     return found
 
 
-def environment() -> Path:
-    """Return the Python of halmos's environment, installing it if it is not there."""
-    folder = toolchain.TOOLCHAIN / f"halmos-{HALMOS_VERSION}"
-    python, done = folder / "bin" / "python", folder / "complete"
-    if not done.exists():
-        print(f"installing halmos {HALMOS_VERSION}")
-        venv.create(folder, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "-qq"]
-        package = f"halmos=={HALMOS_VERSION}"
-        subprocess.run([*command, "--disable-pip-version-check", package], check=True)
-        done.touch()
-    return python
-
-
 def compiled() -> dict[str, dict[str, Any]]:
     """Compile the proofs; contract by name, as Foundry writes it and halmos reads it."""
     files = [*sorted(CONTRACTS.glob("lib/*.sol")), *sorted(PROOFS.glob("*.sol"))]
@@ -78,14 +63,7 @@ def compiled() -> dict[str, dict[str, Any]]:
         "sources": {name: {"content": text} for name, text in names.items()},
         "settings": settings,
     }
-    done = subprocess.run(
-        [str(toolchain.ensure_solc()), "--standard-json"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    output = json.loads(done.stdout)
+    output = solc.run(request)
     for message in output.get("errors", []):
         raise RuntimeError(message["formattedMessage"])
     return {
@@ -110,7 +88,7 @@ def _artifact(contract: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 def prove(names: list[str]) -> dict[str, dict[str, Any]]:
     """Run halmos on some proof contracts and return its verdict on each theorem by name."""
-    python = environment()
+    python = toolchain.ensure_environment("halmos", "halmos", HALMOS_VERSION)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name, artifact in compiled().items():

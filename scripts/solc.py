@@ -124,7 +124,7 @@ def _compile_unit(unit: tuple[str, dict[str, str]]) -> dict[str, Contract]:
         result: dict[str, Contract] = json.loads(cached.read_text())
         return result
 
-    answer = _run_solc(request)
+    answer = run(request)
     found = [e for e in answer.get("errors", ()) if e["severity"] != "info"]
     problems = [e["formattedMessage"] for e in found if e.get("errorCode") not in ACCEPTED]
     if problems:
@@ -147,7 +147,11 @@ def _compile_unit(unit: tuple[str, dict[str, str]]) -> dict[str, Contract]:
     return result
 
 
-def _run_solc(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the compiler answers to a request in its standard JSON, messages included.
+
+    Raises CompileError where it does not answer, and toolchain.ToolchainError where there is none.
+    """
     done = subprocess.run(
         [str(_solc()), "--standard-json"],
         input=json.dumps(request),

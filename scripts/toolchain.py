@@ -23,6 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,6 +204,19 @@ def ensure_anvil() -> Path:
 def _anvil_in(folder: Path) -> Path | None:
     # The platform's own package holds the binary; the `anvil` package is only a launcher.
     return next(iter(sorted(folder.glob("node_modules/@foundry-rs/anvil-*/bin/anvil"))), None)
+
+
+def ensure_environment(name: str, package: str, version: str) -> Path:
+    """Return the Python of a tool's own environment, installing the package if it is not there."""
+    folder = TOOLCHAIN / f"{name}-{version}"
+    python, done = folder / "bin" / "python", folder / "complete"
+    if not done.exists():
+        print(f"installing {name} {version}")
+        venv.create(folder, with_pip=True, clear=True)
+        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        subprocess.run([*command, f"{package}=={version}"], check=True)
+        done.touch()
+    return python
 
 
 def link_tools() -> dict[str, Path]:

@@ -18,11 +18,13 @@ from protocol.execution import Bits
 from protocol.merkle import Tree, leaf_hash
 from protocol.ops import Op
 from protocol.program import Flat, Kind, Program
+from protocol.rules import DEMAND_SHARE
+from protocol.task import Status
 from protocol.tensor_tree import chunk, chunk_count, tensor_tree
 from protocol.validate import validate
 from tests.hand_built import Builder, expression
 from tests.market_chain import Done
-from tests.market_driver import STRANGER, Task
+from tests.market_driver import SPEC, STRANGER, Task, at
 
 SHAPES: Final = ((7, 100), (3, 5), (2, 128))  # chunks: three, the last shorter; a part; exactly one
 SEGMENTS: Final = 8
@@ -66,6 +68,14 @@ TERMS: Final[dict[str, Any]] = {
 GARBAGE: Final = b"\xff"
 FAULTY_TREE: Final = Tree([leaf_hash(node) for node in (GARBAGE, *NODES[1:])])
 FAULTY: Final[dict[str, Any]] = {**TERMS, "program_root": FAULTY_TREE.root}
+
+
+PRICE: Final = SPEC.bond // DEMAND_SHARE  # of the first demands of a phase
+
+
+def in_window(**changes: Any) -> Task:
+    """A task whose states can be demanded, in its challenge window."""
+    return at(Status.WINDOW, **{**TERMS, **changes})
 
 
 def nodes_of(task: Task) -> Tree:

@@ -64,9 +64,11 @@ __all__ = [
     "at",
     "fresh_world",
     "nonce",
+    "outsider",
     "raw",
     "role",
     "salt",
+    "states",
 ]
 
 
@@ -301,6 +303,16 @@ class Task:
         while self.state.status != status:
             steps[self.state.status](self)
         return self
+
+
+def states(task: Task) -> list[SeatState]:
+    """What has become of all seats of the progress window."""
+    return [seat.state for seat in task.seats]
+
+
+def outsider(task: Task) -> bytes:
+    """A registered verifier that was not drawn."""
+    return next(v for v in VERIFIERS if v not in task.drawn)
 
 
 def salt(index: int) -> bytes:

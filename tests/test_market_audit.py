@@ -17,23 +17,14 @@ from tests.market_driver import (
     SPEC,
     STRANGER,
     SUBMITTER,
-    VERIFIERS,
-    Task,
     at,
     nonce,
+    outsider,
     raw,
+    states,
 )
 
 DRAWN, SEALED, ATTESTED, MISMATCHED, DISPUTING, UNAVAILABLE, SLASHED = SeatState
-
-
-def states(task: Task) -> list[SeatState]:
-    return [seat.state for seat in task.seats]
-
-
-def outsider(task: Task) -> bytes:
-    """A registered verifier that was not drawn."""
-    return next(v for v in VERIFIERS if v not in task.drawn)
 
 
 # Starts.

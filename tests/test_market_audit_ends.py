@@ -13,22 +13,13 @@ from tests.market_driver import (
     SPEC,
     STAKE,
     STRANGER,
-    VERIFIERS,
-    Task,
     at,
+    outsider,
     raw,
+    states,
 )
 
 DRAWN, SEALED, ATTESTED, MISMATCHED, DISPUTING, UNAVAILABLE, SLASHED = SeatState
-
-
-def states(task: Task) -> list[SeatState]:
-    return [seat.state for seat in task.seats]
-
-
-def outsider(task: Task) -> bytes:
-    """A registered verifier that was not drawn."""
-    return next(v for v in VERIFIERS if v not in task.drawn)
 
 
 def test_no_end_is_opened_while_a_drawn_verifier_may_still_seal() -> None:

@@ -25,16 +25,13 @@ from tests.market_driver import (
     fresh_world,
     raw,
     role,
+    states,
 )
 
 NAMED = "0x" + SOLVER.hex()
 DECOY = {"solver": NAMED, "solver_stake": STAKE // 4, "verifier_fee": STAKE // 1024, "budget": 1}
 UNAVAILABLE, SEALED, ATTESTED = SeatState.UNAVAILABLE, SeatState.SEALED, SeatState.ATTESTED
 OWN = (role("own verifier 1"), role("own verifier 2"))
-
-
-def states(task: Task) -> list[SeatState]:
-    return [seat.state for seat in task.seats]
 
 
 def decoy(world: World, **changes: Any) -> Task:
@@ -267,7 +264,8 @@ def test_who_sealed_in_time_is_not_slashed_if_no_end_was_ever_opened() -> None:
     assert task.seats[task.seat(honest)].state == SEALED
     # And what nobody has audited stays drawn.
     assert task.segments_drawn == drawn
-    task.draw_in_vain() if task.state.status == Status.COMMITTED else None
+    if task.state.status == Status.COMMITTED:
+        task.draw_in_vain()
     assert task.state.status == Status.EXPIRED
     assert (world.slots(honest), world.free(honest)) == (2, free)
     world.assert_solvent()

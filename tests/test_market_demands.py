@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
-from protocol.rules import DEMAND_SHARE
 from protocol.task import SeatState, Status
 from tests.market_chain import label
 from tests.market_cheats import COMPENSATION, REWARD, STAKED
 from tests.market_data import (
     FAULTY,
     NODES,
+    PRICE,
     SHAPES,
     STATES,
     TERMS,
     answer,
     chunks,
     demand,
+    in_window,
     output,
     reply,
     unanswered,
@@ -33,17 +34,9 @@ from tests.market_driver import (
     SUBMITTER,
     VERIFIERS,
     WHISTLEBLOWER,
-    Task,
     at,
     raw,
 )
-
-PRICE = SPEC.bond // DEMAND_SHARE
-
-
-def in_window(**changes: Any) -> Task:
-    return at(Status.WINDOW, **{**TERMS, **changes})
-
 
 # Asking.
 

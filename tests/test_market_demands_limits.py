@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from protocol.rules import DEMAND_SHARE, PRICE_DOUBLES
+from protocol.rules import PRICE_DOUBLES
 from protocol.task import Status
 from tests.market_cheats import STAKED
 from tests.market_data import (
+    PRICE,
     TERMS,
     answer,
     demand,
+    in_window,
     unanswered,
 )
 from tests.market_driver import (
@@ -23,16 +23,10 @@ from tests.market_driver import (
     SPEC,
     VERIFIERS,
     WHISTLEBLOWER,
-    Task,
     at,
 )
 
-PRICE = SPEC.bond // DEMAND_SHARE
 CAP = 16
-
-
-def in_window(**changes: Any) -> Task:
-    return at(Status.WINDOW, **{**TERMS, **changes})
 
 
 @pytest.mark.parametrize("status", [Status.SEALING, Status.REVEALING, Status.WINDOW])

@@ -15,19 +15,15 @@ from tests.market_driver import (
     STRANGER,
     SUBMITTER,
     VERIFIERS,
-    Task,
     at,
     fresh_world,
     raw,
     role,
+    states,
 )
 
 HASH_BLOCKS = 256
 MONTH = 30 * 86_400
-
-
-def states(task: Task) -> list[SeatState]:
-    return [seat.state for seat in task.seats]
 
 
 # The draw.

@@ -25,15 +25,12 @@ from tests.market_driver import (
     at,
     nonce,
     raw,
+    states,
 )
 
 DRAWN, SEALED, ATTESTED, MISMATCHED, DISPUTING, UNAVAILABLE, SLASHED = SeatState
 HASH_BLOCKS = 256
 BLOCKS = 150
-
-
-def states(task: Task) -> list[SeatState]:
-    return [seat.state for seat in task.seats]
 
 
 def covered(runs: list[Run]) -> set[int]:

@@ -64,12 +64,11 @@ class Replay:
             executor.update(current, step)
             done += 1
             progress(done, total)
-        root = state_root(current)
         if self._segment + 1 < run.count:
-            self._store.keep(current, state_layout(program))
+            root = self._store.keep(current, state_layout(program))
             self._segment, self._root = self._segment + 1, root
         else:
-            self.roots.append(root)
+            self.roots.append(state_root(current))
             self._segment, self._root = 0, b""
         self._write()
 

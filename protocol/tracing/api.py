@@ -6,10 +6,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import TensorDataset
 
 from protocol.errors import TraceError
 from protocol.execution import Bits
@@ -96,7 +99,7 @@ def trace(
     loss_fn: Loss,
     optimizer: torch.optim.Optimizer,
     *,
-    dataset: Sequence[Tensor],
+    dataset: Sequence[Tensor | np.ndarray[Any, Any]] | TensorDataset,
     batch_size: int,
     scheduler: LRScheduler | None = None,
     steps: int | None = None,
@@ -106,7 +109,8 @@ def trace(
 ) -> Traced:
     """Trace one training step `loss_fn(module(*inputs), target)` with its optimizer.
 
-    `dataset` is `(*inputs, target)`: tensors with the same first dim N. Every step draws
+    `dataset` is `(*inputs, target)`: tensors or arrays with the same first dim N, or a
+    `TensorDataset` of them (`tensors_of`). Every step draws
     `accumulate * batch_size` of N examples with replacement (SAMPLE, stream 0, of the task's seed).
     The step is specialized to these shapes, options and `module.training`; int64 is carried in 32
     bits, float64 and half precision are refused. Neither the module nor the optimizer is changed.
@@ -200,17 +204,15 @@ class _Tracing:
         refuse_changes(self._calls, captured.paths.calls, self._micro_batches)
         refuse_captured(captured, self._all)
         refuse_outside(captured, self._dataset)
-        changed = [name for i, name in enumerate(step.others) if _changes(captured, i)]
-        refuse_shared_memory(self._all, changed)
+        changed = {i: n for i, n in enumerate(step.others) if _changes(captured, i)}
+        refuse_shared_memory(self._all, list(changed.values()))
         for name, node in zip(step.others, captured.outputs["others"], strict=True):
             after, before = node.meta["val"], self._all[name]
             if (after.shape, after.dtype) != (before.shape, before.dtype):
                 raise TraceError(f"the forward pass changes the shape or dtype of {name}")
         graph = Graph(self._optimizer.numbers)
         state = [(f"model.{n}", self._all[n], "trained", i) for i, n in enumerate(step.trained)]
-        for i, name in enumerate(step.others):
-            if _changes(captured, i):
-                state.append((f"model.{name}", self._all[name], "others", i))
+        state += [(f"model.{n}", self._all[n], "others", i) for i, n in changed.items()]
         for i, slot in enumerate(slots):
             name = f"{SHORT.get(slot.key, slot.key)}.{step.trained[slot.parameter]}"
             state.append((name, slot.initial, "slots", i))
@@ -220,7 +222,7 @@ class _Tracing:
             number = graph.leaf(Kind.INPUT, dtype, tuple(tensor.shape), index=index)
             values[captured.inputs[group][i]] = _value(graph, number, tensor)
         for i, name in enumerate(step.others):
-            if not _changes(captured, i):
+            if i not in changed:
                 number = graph.constant(to_bits(self._all[name], name), _dtype(self._all[name]))
                 values[captured.inputs["others"][i]] = _value(graph, number, self._all[name])
         counter = graph.scalars.on_step(STEP)
