@@ -20,7 +20,7 @@ import pytest
 from scripts import solc
 from scripts.mutants import PLACEHOLDER
 
-LIMIT = int(os.environ.get("BITCOURT_MUTATION_SECONDS", "600"))
+LIMIT = int(os.environ.get("BITCOURT_MUTATION_SECONDS", "1800"))
 """Seconds after which a run counts as failed: a mutant may loop for ever."""
 
 
