@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deploy Bitcourt's contracts: `brownie run deploy --network NAME`.
 
-`DEPLOYMENT` is the whole wiring, in order. A constructor argument is given by its name in the
+`deployment` is the whole wiring, in order; the constants above it are what a market may be given,
+such as the token it pays in. A constructor argument is given by its name in the
 Solidity source; a value that names a contract of the table stands for that contract's address, also
 if it comes later: the address of a contract follows from its deployer and nonce, so two contracts
 can each hold the other in an immutable.
@@ -31,18 +32,26 @@ class Step(NamedTuple):
 VERIFIER_STAKE = 10**18  # wei, what a verifier must lock to be drawn
 MIN_WINDOW = 600  # seconds, the shortest window and clock that terms may have
 TOKEN = "0x" + 40 * "0"  # address of an ERC-20 token; zero: the chain's own currency
-_TERMS = {"game": "DisputeGame", "token": TOKEN, "verifierStake": VERIFIER_STAKE}
 
-DEPLOYMENT: tuple[Step, ...] = (
-    Step("Referee"),
-    Step("DisputeGame", {"referee": "Referee"}),
-    Step("Remedies", _TERMS),
-    Step("Registry", _TERMS),
-    Step(
-        "Market",
-        {**_TERMS, "remedies": "Remedies", "registry": "Registry", "minWindow": MIN_WINDOW},
-    ),
-)
+
+def deployment(
+    token: str = TOKEN, verifier_stake: int = VERIFIER_STAKE, min_window: int = MIN_WINDOW
+) -> tuple[Step, ...]:
+    """Return the table of a market with these terms: of the chain's currency or an ERC-20 token,
+    and in its smallest unit what a verifier must lock.
+    """
+    terms = {"game": "DisputeGame", "token": token, "verifierStake": verifier_stake}
+    pieces = {"remedies": "Remedies", "registry": "Registry", "minWindow": min_window}
+    return (
+        Step("Referee"),
+        Step("DisputeGame", {"referee": "Referee"}),
+        Step("Remedies", terms),
+        Step("Registry", terms),
+        Step("Market", {**terms, **pieces}),
+    )
+
+
+DEPLOYMENT = deployment()
 
 
 class DeploymentError(Exception):

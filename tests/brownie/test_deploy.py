@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from brownie.exceptions import VirtualMachineError
 
 from scripts import deploy as script
 
@@ -32,6 +33,23 @@ def test_deploying_again_gives_fresh_addresses(project: Any, accounts: Any) -> N
     deployer = accounts[1]
     first = script.deploy(project, deployer)
     assert set(first.values()).isdisjoint(script.deploy(project, deployer).values())
+
+
+def test_a_market_of_a_token_takes_and_pays_that_token_only(project: Any, accounts: Any) -> None:
+    deployer, holder = accounts[5], accounts[6]
+    token = deployer.deploy(project.PlainToken, silent=True)
+    addresses = script.deploy(project, deployer, script.deployment(str(token), 10**6))
+    market = project.Market.at(addresses["Market"])
+    assert market.TOKEN() == token
+    assert market.VERIFIER_STAKE() == 10**6
+    token.mint(holder, 1000, {"from": holder, "silent": True})
+    token.approve(market, 1000, {"from": holder, "silent": True})
+    market.depositToken(700, {"from": holder, "silent": True})
+    assert (market.balanceOf(holder), token.balanceOf(holder)) == (700, 300)
+    with pytest.raises(VirtualMachineError):
+        market.deposit({"from": holder, "value": 1, "silent": True})
+    market.withdraw({"from": holder, "silent": True})
+    assert (market.balanceOf(holder), token.balanceOf(holder)) == (0, 1000)
 
 
 def test_a_transaction_in_between_stops_the_deployment(project: Any, accounts: Any) -> None:
