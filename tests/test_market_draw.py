@@ -79,6 +79,15 @@ def test_a_missed_draw_moves_on_with_one_segment_more_and_the_same_deadline() ->
     task.world.assert_solvent()
 
 
+def test_no_audit_has_more_than_sixteen_segments_whatever_was_missed() -> None:
+    many = {"steps": 38, "segment_steps": 1, "window_segments": 38}
+    task = at(Status.COMMITTED, samples=16, **many)
+    task.world.wait(blocks=2 + HASH_BLOCKS)
+    task.call("draw", [])
+    task.draw()
+    assert len(task.segments_drawn) == 16
+
+
 def test_a_missed_draw_may_move_on_until_the_last_second_of_its_deadline() -> None:
     task = at(Status.COMMITTED)
     world, deadline = task.world, task.state.deadline
