@@ -22,6 +22,7 @@ from tests.market_driver import (
     raw,
     role,
 )
+from tests.market_world import NATIVE
 
 MONTH = 30 * 86_400
 ACCEPT, REFUSE, BURN_GAS, REENTER = range(4)
@@ -38,6 +39,26 @@ def record(world: World, verifier: bytes) -> tuple[int, int, int, int]:
     """Place plus one, free slots, block of joining, time of leaving."""
     found = world.market.view("verifierOf", verifier)
     return found[0], found[1], found[2], found[3]
+
+
+# Deployment.
+
+
+@pytest.mark.parametrize(
+    ("stake", "accepted"), [(0, False), (1, True), (1 << 80, True), ((1 << 80) + 1, False)]
+)
+def test_a_deployment_has_a_stake_that_bonds_can_be_counted_in(
+    world: World, stake: int, accepted: bool
+) -> None:
+    terms = world.game.address, NATIVE, stake
+    if accepted:
+        code = Deployed(world.evm, "Registry", *terms)
+        assert code.view("VERIFIER_STAKE") == stake
+        return
+    with pytest.raises(EvmReverted) as caught:
+        Deployed(world.evm, "Registry", *terms)
+    refusal = world.market.refusal(caught.value)
+    assert (refusal.error, refusal.arguments) == ("InvalidStake", (stake,))
 
 
 # Money.
