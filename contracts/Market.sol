@@ -38,23 +38,6 @@ contract Market is Audit, IArbiter {
         REGISTRY = address(registry);
     }
 
-    /// @notice Adds the sent wei to the sender's free balance.
-    function deposit() external payable {
-        if (address(TOKEN) != address(0)) revert WrongCurrency(address(TOKEN));
-        balanceOf[msg.sender] += msg.value;
-        emit Deposited(msg.sender, msg.value);
-    }
-
-    /// @notice Pays the sender its whole free balance.
-    function withdraw() external {
-        _withdraw(msg.sender);
-    }
-
-    /// @notice Sends what was burned to the address that nobody has the key of.
-    function burn() external {
-        _withdraw(BURN_ADDRESS);
-    }
-
     /// @notice Pays for a progress window in which nobody convicted the solver: its share of the price,
     /// and those who attested. After the last one the task ends.
     function settle(uint256 id, TaskSpec calldata spec) external {
@@ -105,6 +88,21 @@ contract Market is Audit, IArbiter {
     }
 
     /// @notice See `Registry`.
+    function deposit() external payable {
+        _run(REGISTRY);
+    }
+
+    /// @notice See `Registry`.
+    function withdraw() external {
+        _run(REGISTRY);
+    }
+
+    /// @notice See `Registry`.
+    function burn() external {
+        _run(REGISTRY);
+    }
+
+    /// @notice See `Registry`.
     function depositToken(uint256) external {
         _run(REGISTRY);
     }
@@ -130,7 +128,7 @@ contract Market is Audit, IArbiter {
     }
 
     /// @notice See `Claims`.
-    function sealChallenge(uint256, TaskSpec calldata, bytes32) external {
+    function sealChallenge(uint256, TaskSpec calldata, bytes32, bool) external {
         _run(REMEDIES);
     }
 

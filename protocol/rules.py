@@ -15,12 +15,10 @@ MAX_SAMPLES: Final = 16
 """Segments drawn at a time."""
 MAX_PROGRESS_WINDOWS: Final = 32
 """Progress windows of a task."""
-BUSY_DELAY: Final = 32
-"""Blocks until the next draw, if one found too few verifiers with a free stake."""
 HASH_BLOCKS: Final = 256
 """Blocks for which the chain keeps a block's hash."""
 BOND_DOUBLES: Final = 4
-"""The bond of who was not drawn doubles with every so many things that are open."""
+"""The bond of who was not drawn doubles with every so many open challenges of the same kind."""
 MAX_DEMANDS: Final = 16
 """Chunks demanded in each phase of an audit, by all together."""
 DEMAND_SHARE: Final = 8

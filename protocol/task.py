@@ -232,6 +232,8 @@ class TaskState:
     paid: int
     forfeited: int
     by_ask: bool
+    challenges: int
+    accusations: int
     log_root: bytes
     ends_hash: bytes
 

@@ -33,7 +33,7 @@ def due(market: Market, task: int, state: TaskState, patience: int = 0) -> Call 
             if late:
                 return "defaulted", ()
         case Status.COMMITTED:
-            return _draw(market, state, late, patience)
+            return _draw(market, task, state, late, patience)
         case Status.SEALING:
             return _after_sealing(market, task, state, late, now > state.deadline + audit)
         case Status.REVEALING:
@@ -90,8 +90,23 @@ def forfeited(market: Market, task: int, state: TaskState) -> str | None:
     return None
 
 
-def _draw(market: Market, state: TaskState, late: bool, patience: int) -> Call | None:
+def is_busy(market: Market, task: int, state: TaskState) -> bool:
+    """Whether a draw found too few verifiers with a free stake, and would find too few again.
+
+    Every draw from its seed is the same but for who is free, until the deadline ends the task.
+    """
+    if not market.view("drawSeeds", task):
+        return False
+    spec = market.posted(task).spec
+    late = market.chain.now > state.deadline
+    return not late and not market.view("draw", task, spec.as_abi(), [])
+
+
+def _draw(market: Market, task: int, state: TaskState, late: bool, patience: int) -> Call | None:
     passed = market.chain.block - state.draw_block
+    if market.view("drawSeeds", task):
+        again = passed > 0 and not is_busy(market, task, state)
+        return ("draw", ([],)) if again else None
     if passed <= HASH_BLOCKS:
         return ("draw", ([],)) if passed > patience else None
     if late:
@@ -128,7 +143,7 @@ def _untold(market: Market, task: int, state: TaskState) -> Call | None:
     needless, window = state.status >= Status.CONVICTED, market.posted(task).spec.audit_window
     for event in market.events("ChallengeSealed", task):
         challenger = event.values["challenger"]
-        digest, _, _, _, sealed_at = market.view("sealedChallenges", task, challenger)
+        digest, _, _, _, sealed_at, _ = market.view("sealedChallenges", task, challenger)
         if any(digest) and (needless or market.chain.now > sealed_at + window):
             return "dropChallenge", (challenger,)
     return None

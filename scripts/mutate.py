@@ -43,7 +43,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/Referee.sol": ("test_referee", "test_dispute_machine"),
     "contracts/game/": ("test_dispute",),
     "contracts/DisputeGame.sol": ("test_dispute",),
-    "contracts/market/Auction.sol": _market("auction", "asks", "prices"),
+    "contracts/market/Auction.sol": _market("auction", "asks", "declining", "prices"),
     "contracts/market/Audit.sol": _market(
         "audit", "draw", "capture", "rounds", "receipts", "redraws", "demands"
     ),
@@ -51,7 +51,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "claims", "disputes", "attestors", "settlement", "demands"
     ),
     "contracts/market/DataDemands.sol": _market("demands"),
-    "contracts/market/Registry.sol": _market("asks", "tasks", "auction"),
+    "contracts/market/Registry.sol": _market("asks", "declining", "tasks", "auction"),
     "contracts/market/Remedies.sol": _market(
         "redraws", "capture", "settlement", "endings", "demands", "faults"
     ),

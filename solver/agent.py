@@ -139,6 +139,8 @@ class Solver(Agent):
         """Draws, and opens the start of each drawn run with the same transaction."""
         if self.market.chain.block <= state.draw_block:
             return False
+        if upkeep.is_busy(self.market, task, state):
+            return False
         spec = self.market.posted(task).spec
         runs = self.market.view("draw", task, spec.as_abi(), [])
         replaces = SeatState.SEALED in in_round(self.market.seats(task), state.round)

@@ -66,7 +66,8 @@ class Bidder:
         try:
             self._check(posted.id)
         except (ArtifactError, ProgramError):
-            if 2 * (state.deadline - self.market.chain.now) > posted.spec.bid_window:
+            left, window = state.deadline - self.market.chain.now, posted.spec.bid_window
+            if 2 * left > window or 4 * left < window:
                 return False
             self.market.send_for("decline", posted.id)
             return True

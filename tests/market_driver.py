@@ -22,7 +22,6 @@ from eth_utils.crypto import keccak
 
 from protocol.commitments import checkpoint_leaf_hash
 from protocol.merkle import Tree
-from protocol.rules import BUSY_DELAY
 from protocol.task import NO_SEAT, Run, Seat, SeatState, Status, TaskSpec, TaskState
 from tests.market_chain import Done, Mark, raw
 from tests.market_world import (
@@ -118,9 +117,9 @@ class Task:
         return [raw(seat.verifier) for seat in self.seats if seat.round == current]
 
     def seat(self, verifier: bytes) -> int:
-        """Number of a verifier's seat; NO_SEAT if it has none."""
-        places = [raw(seat.verifier) for seat in self.seats]
-        return places.index(verifier) if verifier in places else NO_SEAT
+        """Number of the latest of a verifier's seats; NO_SEAT if it has none."""
+        places = [i for i, seat in enumerate(self.seats) if raw(seat.verifier) == verifier]
+        return places[-1] if places else NO_SEAT
 
     @property
     def segments_drawn(self) -> set[int]:
@@ -185,12 +184,11 @@ class Task:
 
     def draw_in_vain(self) -> Done:
         """Draws, finds nobody, and draws once more after the deadline."""
-        deadline, due = self.state.deadline, self.state.draw_block + 1
+        deadline = self.state.deadline
         self.draw()
         state = self.state
         assert (state.status, state.deadline) == (Status.COMMITTED, deadline)
-        assert state.draw_block >= due + BUSY_DELAY
-        self.world.wait(deadline - self.world.evm.timestamp + 1, blocks=BUSY_DELAY + 1)
+        self.world.wait(deadline - self.world.evm.timestamp + 1, blocks=2)
         return self.call("draw", [])
 
     def draw_and_open(self) -> Done:
@@ -233,7 +231,7 @@ class Task:
     ) -> Done:
         parts = (self.id, challenger, first, count, attestor, nonce(challenger))
         digest = self.world.market.view("challengeDigest", *parts)
-        return self.call("sealChallenge", digest, sender=challenger)
+        return self.call("sealChallenge", digest, attestor != NO_SEAT, sender=challenger)
 
     def tell_challenge(
         self, challenger: bytes, first: int, count: int = 1, attestor: int = NO_SEAT

@@ -3,66 +3,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from protocol.task import Status
-from tests.market_chain import Done
+from tests.market_asks import ASKED, PRICE, STAKE_UNITS, ask, capacity
 from tests.market_driver import (
     BUDGET,
     FUNDS,
-    NOBODY,
     RIVAL,
     SOLVER,
     SPEC,
-    STAKE,
     STRANGER,
     SUBMITTER,
-    Task,
     World,
     fresh_world,
     raw,
 )
 
-PRICE = 5  # of a unit of work
-ASKED = PRICE * SPEC.work
-STAKE_UNITS = SPEC.solver_stake // 10**9
-
 
 @pytest.fixture
 def world() -> World:
     return fresh_world()
-
-
-def ask(
-    world: World,
-    solver: bytes = SOLVER,
-    *,
-    price: int = PRICE,
-    capacity: int = 1,
-    memory: int = SPEC.memory_mib,
-    stake: int = STAKE_UNITS,
-) -> Done:
-    """Sets a standing ask that SPEC just fits."""
-    return world.send("setAsk", price, capacity, memory, stake, sender=solver)
-
-
-def capacity(world: World, solver: bytes = SOLVER) -> int:
-    return int(world.market.view("recordOf", solver)[3])
-
-
-def won(world: World, **changes: Any) -> Task:
-    """A task that the solver's ask has won, before its first commitment."""
-    ask(world)
-    task = world.post(**changes)
-    task.call("enterAsk", SOLVER)
-    world.wait_beyond(task.state.deadline + task.spec.bid_window)
-    task.call("assign")
-    return task
-
-
-# Asks.
 
 
 def test_an_ask_says_price_capacity_memory_and_stake(world: World) -> None:
@@ -91,12 +52,27 @@ def test_anybody_enters_an_ask_which_locks_the_stake_and_uses_capacity(world: Wo
     world.assert_solvent()
 
 
-def test_an_ask_may_be_entered_until_the_last_second_for_sealing_bids(world: World) -> None:
+def test_anybody_enters_an_ask_in_the_first_half_and_its_owner_until_the_last_second(
+    world: World,
+) -> None:
     ask(world)
     task = world.post()
-    world.wait_until(task.state.deadline)
+    mark, end = world.evm.mark(), task.state.deadline
+    half = end - SPEC.bid_window // 2
+    world.wait_until(half)
     task.call("enterAsk", SOLVER)
     assert raw(task.state.solver) == SOLVER
+    world.evm.back(mark)
+    world.wait_beyond(half)
+    with world.refuses("TooLate", task.id, half):
+        task.call("enterAsk", SOLVER)
+    world.wait_until(end)
+    task.call("enterAsk", SOLVER, sender=SOLVER)
+    assert raw(task.state.solver) == SOLVER
+    world.evm.back(mark)
+    world.wait_beyond(end)
+    with world.refuses("TooLate", task.id, end):
+        task.call("enterAsk", SOLVER, sender=SOLVER)
 
 
 def test_front_running_no_ask_underbids_revealed_bids_or_lowers_what_they_are_paid(
@@ -107,13 +83,13 @@ def test_front_running_no_ask_underbids_revealed_bids_or_lowers_what_they_are_pa
     limit = task.state.deadline
     world.wait_beyond(limit)
     with world.refuses("TooLate", task.id, limit):
-        task.call("enterAsk", SOLVER)
+        task.call("enterAsk", SOLVER, sender=SOLVER)
     world.wait_beyond(limit + SPEC.bid_window)
     with world.refuses("TooLate", task.id, limit):
-        task.call("enterAsk", SOLVER)
+        task.call("enterAsk", SOLVER, sender=SOLVER)
     task.call("assign")
     with world.refuses("WrongStatus", task.id, Status.EXPIRED):
-        task.call("enterAsk", SOLVER)
+        task.call("enterAsk", SOLVER, sender=SOLVER)
 
 
 @pytest.mark.parametrize(
@@ -244,124 +220,3 @@ def test_a_sealed_bid_that_outbids_an_ask_is_no_ask(world: World) -> None:
     task.call("assign")
     with world.refuses("MayNotDecline", task.id):
         task.call("decline", sender=RIVAL)
-
-
-# Declining.
-
-
-STAKE_PART = SPEC.solver_stake // 16
-LEAST_BOND = STAKE // 32
-
-
-@pytest.mark.parametrize(("bond", "cost"), [(SPEC.bond, STAKE_PART), (LEAST_BOND, LEAST_BOND)])
-def test_declining_burns_a_bond_or_less_empties_the_ask_and_begins_the_bidding_again(
-    world: World, bond: int, cost: int
-) -> None:
-    task = won(world, bond=bond)
-    ask(world, capacity=7)
-    done = task.call("decline", sender=SOLVER)
-    assert raw(done.event("Declined")["solver"]) == SOLVER
-    assert done.event("Burned")["amount"] == cost
-    assert (world.free(SOLVER), world.burned()) == (FUNDS - cost, cost)
-    assert capacity(world) == 0
-    state = task.state
-    assert (raw(state.solver), state.price, state.by_ask) == (NOBODY, 0, False)
-    assert state.status == Status.BIDDING
-    assert state.deadline == world.evm.timestamp + SPEC.bid_window
-    with world.refuses("NoAsk", SOLVER):
-        task.call("enterAsk", SOLVER)
-    world.assert_solvent()
-
-
-def test_after_a_decline_a_whole_auction_follows(world: World) -> None:
-    task = won(world)
-    task.call("decline", sender=SOLVER)
-    task.auction((RIVAL, 30), (SOLVER, 20))
-    assert (raw(task.state.solver), task.state.price) == (SOLVER, 30)
-    assert not task.state.by_ask
-    with world.refuses("MayNotDecline", task.id):
-        task.call("decline", sender=SOLVER)
-    task.reach(Status.WINDOW)
-    world.wait_beyond(task.state.deadline)
-    task.call("settle")
-    assert task.state.status == Status.SETTLED
-    world.assert_solvent()
-
-
-def test_a_submitter_may_cancel_what_was_declined(world: World) -> None:
-    task = won(world)
-    task.call("decline", sender=SOLVER)
-    free = world.free(SUBMITTER)
-    task.call("cancel", sender=SUBMITTER)
-    assert world.free(SUBMITTER) == free + SPEC.escrow
-    world.assert_solvent()
-
-
-def test_only_the_solver_declines_in_time_and_before_its_first_commitment(world: World) -> None:
-    task = won(world)
-    with world.refuses("NotSolver", task.id, RIVAL):
-        task.call("decline", sender=RIVAL)
-    mark, deadline = world.evm.mark(), task.state.deadline - SPEC.train_window // 2
-    task.append(1)
-    with world.refuses("MayNotDecline", task.id):
-        task.call("decline", sender=SOLVER)
-    world.evm.back(mark)
-    world.wait_beyond(deadline)
-    with world.refuses("TooLate", task.id, deadline):
-        task.call("decline", sender=SOLVER)
-    world.evm.back(mark)
-    world.wait_until(deadline)
-    task.call("decline", sender=SOLVER)
-    with world.refuses("NotSolver", task.id, SOLVER):
-        task.call("decline", sender=SOLVER)
-
-
-def test_whoever_was_entered_may_leave_for_nothing_as_long_as_bids_may_be_sealed(
-    world: World,
-) -> None:
-    ask(world)
-    task = world.post()
-    task.call("enterAsk", SOLVER)
-    task.seal_bid(RIVAL, ASKED)
-    with world.refuses("NotSolver", task.id, RIVAL):
-        task.call("decline", sender=RIVAL)
-    deadline = task.state.deadline
-    world.wait_until(deadline)
-    task.call("decline", sender=SOLVER)
-    assert (world.free(SOLVER), world.burned(), capacity(world)) == (FUNDS, 0, 0)
-    assert (raw(task.state.solver), task.state.deadline) == (NOBODY, deadline)
-    world.assert_solvent()
-    world.wait_beyond(deadline)
-    task.reveal_bid(RIVAL, ASKED)
-    assert (raw(task.state.solver), task.state.price) == (RIVAL, BUDGET)
-
-
-def test_a_leading_ask_stays_while_bids_are_revealed(world: World) -> None:
-    ask(world)
-    task = world.post()
-    task.call("enterAsk", SOLVER)
-    deadline = task.state.deadline
-    world.wait_beyond(deadline)
-    with world.refuses("TooLate", task.id, deadline):
-        task.call("decline", sender=SOLVER)
-
-
-def test_a_sealed_bid_that_leads_cannot_be_declined(world: World) -> None:
-    task = world.post()
-    task.seal_bid(RIVAL, ASKED)
-    world.wait_beyond(task.state.deadline)
-    task.reveal_bid(RIVAL, ASKED)
-    with world.refuses("MayNotDecline", task.id):
-        task.call("decline", sender=RIVAL)
-
-
-def test_an_ask_that_was_withdrawn_does_not_come_back(world: World) -> None:
-    ask(world)
-    task = world.post()
-    task.call("enterAsk", SOLVER)
-    world.send("setAsk", 0, 0, 0, 0, sender=SOLVER)
-    ask(world, RIVAL, price=PRICE - 1)
-    task.call("enterAsk", RIVAL)  # outbids it
-    assert (capacity(world), world.free(SOLVER)) == (0, FUNDS)
-    with world.refuses("NoAsk", SOLVER):
-        task.call("enterAsk", SOLVER)

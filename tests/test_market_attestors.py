@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.rules import BOND_DOUBLES
 from protocol.task import NO_SEAT, SeatState, Status
 from tests.market_chain import label
 from tests.market_cheats import (
@@ -29,9 +30,12 @@ from tests.market_driver import (
     at,
     nonce,
     raw,
+    role,
 )
 
 CLOCK = SPEC.dispute_clock
+LEAST_BOND = STAKE // 32
+MAX_OPEN = 32
 
 
 def accuse(task: Task, challenger: bytes, attestor: bytes, run: int = 0) -> int:
@@ -132,6 +136,56 @@ def test_exhaustion_sealing_against_an_attestor_that_was_convicted_before_costs_
     world.wait(SPEC.audit_window + 1)
     task.call("dropChallenge", WHISTLEBLOWER)
     assert world.free(WHISTLEBLOWER) == FUNDS - BOND
+
+
+def test_exhaustion_games_against_ones_own_attestor_take_no_place_of_other_challengers() -> None:
+    task = cheated(bond=LEAST_BOND)
+    world, attestor, run = task.world, task.drawn[0], task.runs[0]
+    sybils = [role(f"sybil {i}") for i in range(MAX_OPEN + 1)]
+    for sybil in sybils:
+        world.fund(sybil)
+    target = run.first, run.count, task.seat(attestor)
+    for i, sybil in enumerate(sybils[:MAX_OPEN]):
+        free = world.free(sybil)
+        task.seal_challenge(sybil, *target)
+        assert free - world.free(sybil) == LEAST_BOND << (i // BOND_DOUBLES)
+    with world.refuses("TooManyDisputes", task.id):
+        task.seal_challenge(sybils[MAX_OPEN], *target)
+    state = task.state
+    assert (state.open, state.accusations, state.challenges) == (MAX_OPEN, MAX_OPEN, 0)
+    # At the price of a first one.
+    free = world.free(WHISTLEBLOWER)
+    dispute = task.whistle(WHISTLEBLOWER)
+    assert (free - world.free(WHISTLEBLOWER), task.state.challenges) == (LEAST_BOND, 1)
+    first = task.tell_challenge(sybils[0], *target)
+    world.decide(first, convicted=True)
+    for sybil in sybils[1:MAX_OPEN]:
+        told = task.target(run.first, run.count, attestor=task.seat(attestor))
+        task.call("challenge", told, nonce(sybil), sender=sybil)
+    state = task.state
+    assert (state.open, state.accusations, state.challenges) == (1, 0, 1)
+    world.decide(dispute, convicted=True)
+    assert task.state.status == Status.CONVICTED
+    state = task.state
+    assert (state.open, state.accusations, state.challenges) == (0, 0, 0)
+    world.assert_solvent()
+
+
+def test_what_was_sealed_against_one_kind_of_party_cannot_be_told_against_the_other() -> None:
+    task = cheated()
+    world, run, seat = task.world, task.runs[0], task.seat(task.drawn[0])
+    parts = (task.id, WHISTLEBLOWER, run.first, run.count, seat, nonce(WHISTLEBLOWER))
+    digest = world.market.view("challengeDigest", *parts)
+    task.call("sealChallenge", digest, False, sender=WHISTLEBLOWER)
+    world.wait()
+    with world.refuses("WrongSeal", task.id, WHISTLEBLOWER):
+        task.tell_challenge(WHISTLEBLOWER, run.first, run.count, seat)
+    parts = (task.id, RIVAL, run.first, 1, NO_SEAT, nonce(RIVAL))
+    digest = world.market.view("challengeDigest", *parts)
+    task.call("sealChallenge", digest, True, sender=RIVAL)
+    world.wait()
+    with world.refuses("WrongSeal", task.id, RIVAL):
+        task.tell_challenge(RIVAL, run.first)
 
 
 def test_an_attestor_is_slashed_once_however_many_games_it_loses() -> None:

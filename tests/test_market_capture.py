@@ -8,7 +8,6 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from protocol.rules import BUSY_DELAY
 from protocol.task import SeatState, Status
 from tests.market_data import TERMS, demand
 from tests.market_driver import (
@@ -23,6 +22,7 @@ from tests.market_driver import (
     World,
     at,
     fresh_world,
+    nonce,
     raw,
     role,
     states,
@@ -43,7 +43,6 @@ def until_drawn(task: Task) -> Task:
     """Draws, as often as it takes."""
     while task.state.status == Status.COMMITTED:
         task.draw()
-        task.world.wait(blocks=BUSY_DELAY)
     return task
 
 
@@ -84,18 +83,84 @@ def test_a_task_waits_until_verifiers_are_free_and_its_draw_keeps_what_it_drew()
     task.draw()
     state = task.state
     assert (state.status, state.deadline, state.retries) == (Status.COMMITTED, deadline, 0)
-    assert state.draw_block == world.evm.number + BUSY_DELAY
+    assert state.draw_block == world.evm.number + 1
     drawn = task.segments_drawn
     assert len(drawn) == SPEC.samples
     assert task.seats == []
     with world.refuses("DrawNotReady", task.id, state.draw_block):
-        task.draw()
+        task.call("draw", [])
     for verifier in holding.drawn:
         holding.plain("reportUnavailable", holding.seat(verifier), sender=verifier)
-    world.wait(blocks=BUSY_DELAY)
     task.draw()
     assert (task.state.status, task.segments_drawn) == (Status.STARTING, drawn)
     world.assert_solvent()
+
+
+def test_filling_others_stakes_gives_no_second_choice_of_a_committee() -> None:
+    world = World(slots=1)
+    holding = [decoy(world, committee=4), decoy(world, committee=2)]
+    for one in holding:
+        until_drawn(one)
+    task = world.post().reach(Status.COMMITTED)
+    task.draw()
+    seed, deadline = world.market.view("drawSeeds", task.id), task.state.deadline
+    assert seed != 0
+    mark, seen = world.evm.mark(), set()
+    for blocks in (2, 40, 300, 700):
+        world.evm.back(mark)
+        world.wait(blocks=blocks)
+        task.call("draw", [])  # still too few
+        state = task.state
+        assert (state.status, state.retries, state.deadline) == (Status.COMMITTED, 0, deadline)
+        assert world.market.view("drawSeeds", task.id) == seed
+        for one in holding:
+            for verifier in one.drawn:
+                one.plain("reportUnavailable", one.seat(verifier), sender=verifier)
+        world.wait(blocks=2)
+        task.call("draw", [])
+        assert task.state.status == Status.STARTING
+        assert world.market.view("drawSeeds", task.id) == 0
+        seen.add((tuple(task.drawn), tuple(task.segments_drawn)))
+    assert len(seen) == 1
+
+
+def test_a_solver_whose_verifiers_were_all_busy_is_not_late() -> None:
+    world = World(slots=1)
+    for one in (decoy(world, committee=4), decoy(world, committee=2)):
+        until_drawn(one)
+    task = world.post().reach(Status.COMMITTED)
+    task.draw()
+    world.wait(SPEC.audit_window + 1, blocks=1000)
+    with world.refuses("NoDefault", task.id):
+        task.call("defaulted")
+    done = task.call("draw", [])
+    assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
+    world.assert_solvent()
+
+
+def test_who_has_lost_all_its_stakes_is_passed_over_and_keeps_no_draw_waiting() -> None:
+    world = World(verifiers=3, slots=1)
+    silent = [role(f"silent {i}") for i in range(5)]
+    for account in silent:
+        world.fund(account)
+        world.send("registerVerifier", 1, sender=account)
+    world.wait()
+    while any(world.slots(account) for account in silent):
+        task = decoy(world, committee=2)
+        task.draw()
+        task.open_starts()
+        for verifier in set(task.drawn) - set(silent):
+            task.plain("reportUnavailable", task.seat(verifier), sender=verifier)
+        world.wait_beyond(task.state.deadline)
+        task.call("redraw")
+    mark = world.evm.mark()
+    for blocks in range(1, 13):
+        world.evm.back(mark)
+        world.wait(blocks=blocks)
+        task = world.post().reach(Status.COMMITTED)
+        task.draw()
+        assert task.state.status == Status.STARTING
+        world.tasks.pop()
 
 
 def test_a_due_second_audit_is_not_skipped_because_all_verifiers_are_busy() -> None:
@@ -110,13 +175,13 @@ def test_a_due_second_audit_is_not_skipped_because_all_verifiers_are_busy() -> N
     deadline = task.state.deadline
     free = world.free(SOLVER)
     for _ in range(3):
-        world.wait(blocks=BUSY_DELAY + 1)
+        world.wait(blocks=2)
         task.call("draw", [])
         assert (task.state.status, task.state.deadline) == (Status.COMMITTED, deadline)
-    world.wait(deadline - world.evm.timestamp, blocks=BUSY_DELAY + 1)
+    world.wait(deadline - world.evm.timestamp, blocks=2)
     task.call("draw", [])  # in the last second
     assert task.state.status == Status.COMMITTED
-    world.wait(1, blocks=BUSY_DELAY + 1)
+    world.wait(1, blocks=2)
     done = task.call("draw", [])
     assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
     assert world.free(SOLVER) == free + SPEC.solver_stake  # neither paid nor slashed
@@ -150,7 +215,7 @@ def test_withholding_from_some_verifiers_gets_no_replacements_but_a_new_round() 
     task.draw()
     state = task.state
     assert (state.round, state.status) == (before.round + 1, Status.STARTING)
-    assert len(task.drawn) == SPEC.committee  # both are new
+    assert len(task.drawn) == SPEC.committee
     assert states(task)[:2] == [SEALED, UNAVAILABLE]
     # What was drawn stays drawn, with one segment more.
     old = {run.first + i for run in runs for i in range(run.count)}
@@ -158,14 +223,40 @@ def test_withholding_from_some_verifiers_gets_no_replacements_but_a_new_round() 
     # Who sealed can do nothing more, and is paid in the end: it was never shown an end.
     task.reach(Status.REVEALING)
     with world.refuses("NotSealed", task.id, first):
-        task.reveal(first)
+        task.call("reveal", 0, nonce(first), [], bytes(32), sender=first)
     task.reach(Status.WINDOW)
-    free = world.free(first)
+    free, seats = world.free(first), task.seats
+    again = sum(raw(seat.verifier) == first for seat in seats[2:])
     world.wait_beyond(task.state.deadline)
     task.call("settle")
-    assert world.free(first) == free + SPEC.verifier_fee
+    assert world.free(first) == free + SPEC.verifier_fee * (1 + again)
     assert world.slots(first) == 2
     world.assert_solvent()
+
+
+def test_rounds_that_a_solver_lets_fail_do_not_use_up_the_honest() -> None:
+    world = World(verifiers=0)
+    honest = [role(f"large {i}") for i in range(3)]
+    own = [role(f"small {i}") for i in range(2)]
+    for account, slots in [*((a, 8) for a in honest), *((a, 1) for a in own)]:
+        world.fund(account, STAKE * 20)
+        world.send("registerVerifier", slots, sender=account)
+    world.wait()
+    task = world.post(second_audit=255).reach(Status.SEALING)
+    for _ in range(2):
+        drawn = task.drawn
+        for verifier in drawn:
+            task.plain("reportUnavailable", task.seat(verifier), sender=verifier)
+        world.wait()
+        mark, again = world.evm.mark(), set()
+        for blocks in range(1, 9):
+            world.evm.back(mark)
+            world.wait(blocks=blocks)
+            task.call("redraw")
+            task.draw()
+            again |= set(task.drawn) & set(drawn)
+        assert again  # with the same chance as before
+        task.open_starts()
 
 
 def test_a_verifier_that_only_did_not_come_is_replaced_for_the_same_runs() -> None:

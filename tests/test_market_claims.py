@@ -28,7 +28,7 @@ CAP = 32
 
 def sealed_by(task: Task, challenger: bytes) -> tuple[bytes, int, int]:
     """Digest, bond and rank of somebody's sealed challenge."""
-    digest, bond, rank, _, _ = task.world.market.view("sealedChallenges", task.id, challenger)
+    digest, bond, rank, _, _, _ = task.world.market.view("sealedChallenges", task.id, challenger)
     return digest, bond, rank
 
 
@@ -76,7 +76,7 @@ def test_a_copied_challenge_is_of_no_use_to_who_copies_it() -> None:
     world = task.world
     task.seal_challenge(WHISTLEBLOWER, 2)
     digest, _, rank = sealed_by(task, WHISTLEBLOWER)
-    task.call("sealChallenge", digest, sender=RIVAL)  # seen in the mempool
+    task.call("sealChallenge", digest, False, sender=RIVAL)  # seen in the mempool
     world.wait()
     # The target is told now; whoever sees that can neither use the copied digest
     target = task.target(2)
@@ -130,7 +130,7 @@ def test_who_was_not_drawn_challenges_single_segments() -> None:
 def test_empty_and_second_seals_are_refused() -> None:
     task = at(Status.WINDOW)
     with task.world.refuses("EmptySeal"):
-        task.call("sealChallenge", bytes(32), sender=WHISTLEBLOWER)
+        task.call("sealChallenge", bytes(32), False, sender=WHISTLEBLOWER)
     task.seal_challenge(WHISTLEBLOWER, 0)
     with task.world.refuses("AlreadyChallenged", task.id, WHISTLEBLOWER):
         task.seal_challenge(WHISTLEBLOWER, 1)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from eth_utils.crypto import keccak
 
 from protocol.rules import PRICE_DOUBLES
 from protocol.task import Status
@@ -91,6 +92,55 @@ def test_a_solver_that_takes_all_demands_itself_pays_bonds_for_it() -> None:
         demand(task, WHISTLEBLOWER, 3)
     lost = money - sum(world.free(person) for person in own)
     assert lost == world.burned() - burned == 4 * (1 + 2 + 4 + 8) * PRICE // 2 > 3 * SPEC.bond
+    world.assert_solvent()
+
+
+def test_no_demand_shows_an_end_that_a_second_audit_may_yet_draw() -> None:
+    task = at(Status.SEALING, **TERMS, committee=3, second_audit=255)
+    world, (odd, *honest) = task.world, task.drawn
+    lie = [keccak(root) for root in task.digests()]
+    task.seal(odd, lie)
+    for verifier in honest:
+        task.seal(verifier)
+    task.open_ends()
+    task.reveal(odd, lie)
+    for verifier in honest:
+        task.reveal(verifier)
+    assert task.state.status == Status.WINDOW  # somebody has objected; the second audit follows
+    for leaf in range(8):
+        with world.refuses("WrongStatus", task.id, Status.WINDOW):
+            demand(task, WHISTLEBLOWER, leaf)
+    demand(task, WHISTLEBLOWER, 8)
+    answer(task, 1)
+    world.wait_beyond(task.state.deadline)
+    task.call("redraw")
+    task.reach(Status.WINDOW)
+    demand(task, WHISTLEBLOWER, 3)
+
+
+def test_no_demand_shows_an_end_that_another_round_may_yet_draw() -> None:
+    task = at(Status.REVEALING, **TERMS)
+    world = task.world
+    task.reveal(task.drawn[0])
+    task.reveal(task.drawn[1], receipt=bytes(32))
+    assert task.state.status == Status.WINDOW  # too few attested
+    with world.refuses("WrongStatus", task.id, Status.WINDOW):
+        demand(task, WHISTLEBLOWER, 3)
+    demand(task, WHISTLEBLOWER, 8)
+
+
+def test_what_a_conviction_has_made_needless_is_paid_back_instead_of_being_answered() -> None:
+    task = in_window()
+    world = task.world
+    demand(task, WHISTLEBLOWER, 3)
+    demand(task, RIVAL, 3)
+    world.wait(SPEC.audit_window + 1)
+    free = world.free(RIVAL)
+    unanswered(task, 1)
+    with world.refuses("WrongStatus", task.id, Status.CONVICTED):
+        answer(task, 2)
+    unanswered(task, 2)
+    assert world.free(RIVAL) == free + PRICE
     world.assert_solvent()
 
 

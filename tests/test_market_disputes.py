@@ -65,7 +65,7 @@ def test_the_last_segment_ends_with_the_training() -> None:
 def test_disputes_open_only_while_ends_are_known_and_the_task_lives(status: Status) -> None:
     task = at(status)
     with task.world.refuses("WrongStatus", task.id, status):
-        task.call("sealChallenge", b"\x01" * 32, sender=WHISTLEBLOWER)
+        task.call("sealChallenge", b"\x01" * 32, False, sender=WHISTLEBLOWER)
 
 
 @pytest.mark.parametrize("status", DISPUTABLE)

@@ -259,7 +259,7 @@ WITH_TERMS: dict[str, list[Any]] = {
     "reveal": [0, bytes(32), [], bytes(32)],
     "openWindow": [],
     "settle": [],
-    "sealChallenge": [bytes(32)],
+    "sealChallenge": [bytes(32), False],
     "challenge": [(0, 1, 0, NO_SEAT, NO_OPENING, NO_OPENING), bytes(32)],
     "dropChallenge": [SOLVER],
     "demand": [0, 0, 0, 0, b"", []],

@@ -269,7 +269,7 @@ def test_data_withholding_an_attestor_defends_itself_though_the_store_has_forgot
     liar.ensure_balance(submitter.posted(task).spec.bond)
     bound = (stage.chain.chain_id, stage.deployment.market, task, liar.address)
     digest = challenge_digest(*bound, run.first, run.count, 0, bytes(32))
-    liar.send_for("sealChallenge", task, digest)
+    liar.send_for("sealChallenge", task, digest, False)
     stage.chain.wait(1)
     shutil.rmtree(stage.store.url)
     shown = (log.opening(run.first).as_abi(), log.opening(run.first + run.count).as_abi())

@@ -96,7 +96,7 @@ class Whistleblower(Agent):
         left = self._untold(task, search.found)
         if not left:
             return False
-        digest, _, _, block, _ = self.market.view("sealedChallenges", task, self.market.address)
+        digest, _, _, block, _, _ = self.market.view("sealedChallenges", task, self.market.address)
         if not any(digest):
             if early:
                 self._seal(task, state, left[0])
@@ -205,9 +205,11 @@ class Whistleblower(Agent):
     # Accusing -------------------------------------------------------------------------------------
 
     def _seal(self, task: int, state: TaskState, accused: Accusation) -> None:
-        bond = self.market.posted(task).spec.bond << (state.open // BOND_DOUBLES)
+        accuses = accused.attestor != NO_SEAT
+        before = state.accusations if accuses else state.challenges
+        bond = self.market.posted(task).spec.bond << (before // BOND_DOUBLES)
         self.market.ensure_balance(bond)
-        self.market.send_for("sealChallenge", task, self._digest(task, accused))
+        self.market.send_for("sealChallenge", task, self._digest(task, accused), accuses)
 
     def _tell(self, task: int, log: CheckpointLog, accused: Accusation) -> bool:
         first, count, attestor = accused

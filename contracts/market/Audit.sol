@@ -43,14 +43,20 @@ abstract contract Audit is TaskBook {
         Task storage task = _taskIn(id, spec, Status.Committed);
         uint256 drawBlock = task.drawBlock;
         if (block.number <= drawBlock) revert DrawNotReady(id, drawBlock);
-        if (block.number > drawBlock + HASH_BLOCKS) {
+        // A draw that is made again finds its runs drawn.
+        uint256 random = task.runs == task.firstRun ? 0 : drawSeeds[id];
+        if (random != 0) {
+            delete drawSeeds[id];
+        } else if (block.number > drawBlock + HASH_BLOCKS) {
             if (block.timestamp > task.deadline || task.retries + 1 >= MAX_ROUNDS) revert DrawMissed(id);
             ++task.retries;
-            _awaitDraw(id, task, task.deadline, DRAW_DELAY);
+            _awaitDraw(id, task, task.deadline);
             return runs;
+        } else {
+            random = uint256(
+                keccak256(abi.encode(blockhash(drawBlock), block.chainid, address(this), id, task.logRoot))
+            );
         }
-        uint256 random =
-            uint256(keccak256(abi.encode(blockhash(drawBlock), block.chainid, address(this), id, task.logRoot)));
         bool second = task.agreed != 0;
         // Once drawn, a second audit stays due.
         bool due = task.retries != 0 || task.runs != task.firstRun || uint8(random) < spec.secondAudit;
@@ -70,8 +76,9 @@ abstract contract Audit is TaskBook {
             if (skips) {
                 _skipSecond(id, task, spec);
             } else if (runs.length != 0 && block.timestamp <= task.deadline) {
-                // Somebody may have a stake free by then. What was drawn to be audited stays drawn.
-                _awaitDraw(id, task, task.deadline, BUSY_DELAY);
+                // Somebody may have a stake free later. Who is asked first, and what is audited, stays drawn.
+                drawSeeds[id] = random;
+                _awaitDraw(id, task, task.deadline);
             } else if (task.open == 0) {
                 _expire(id, task, spec, "nobody to draw");
             }
@@ -257,7 +264,14 @@ abstract contract Audit is TaskBook {
         (uint256 pool, uint256 committedBlock) = (task.pool, task.committedBlock);
         address[] memory taken = new address[](seats + count + 2);
         (taken[0], taken[1]) = (task.solver, spec.submitter);
-        for (uint256 i = 0; i < seats; ++i) taken[i + 2] = _seats[id][i].verifier;
+        for (uint256 i = 0; i < seats; ++i) {
+            Seat memory seat = _seats[id][i];
+            // INVARIANT: a solver that lets rounds fail does not use up the honest: who was drawn in one may be
+            // drawn in the next, but in no second audit after a first one.
+            if (seat.round == round || seat.round == task.agreed || seat.state == SeatState.Slashed) {
+                taken[i + 2] = seat.verifier;
+            }
+        }
         drawn = new address[](count);
         for (uint256 i = 0; i < count; ++i) {
             address verifier;

@@ -21,8 +21,10 @@ abstract contract Claims is MarketBase, IArbiter {
     }
 
     uint256 internal constant CHALLENGER_SHARE = 40; // per cent of a convicted party's stake
+    /// @notice Open challenges of the solver, and as many of attestors: each have places of their own, since
+    /// who loses its own attestor to itself gets all bonds back that it has filled the others' with.
     uint256 internal constant MAX_OPEN = 32;
-    /// @notice The bond of a challenger that was not drawn doubles with every so many open disputes,
+    /// @notice The bond of a challenger that was not drawn doubles with every so many open ones of its kind,
     /// so that filling all places costs far more than a stake.
     uint256 internal constant BOND_DOUBLES = 4;
     /// @dev Added to the rank of who was not drawn.
@@ -30,19 +32,22 @@ abstract contract Claims is MarketBase, IArbiter {
 
     /// @notice Locks the bond of a challenge whose target is told in a later block, and takes its place in
     /// the order of rewards.
-    function sealChallenge(uint256 id, TaskSpec calldata spec, bytes32 digest) external {
+    /// @param accuses True if it is an attestor that is challenged, false if it is the solver.
+    function sealChallenge(uint256 id, TaskSpec calldata spec, bytes32 digest, bool accuses) external {
         Task storage task = _taskOf(id, spec);
         _requireChallengeable(id, task);
         if (digest == 0) revert EmptySeal();
         if (sealedChallenges[id][msg.sender].digest != 0) revert AlreadyChallenged(id, msg.sender);
-        uint256 open = task.open;
+        uint256 open = accuses ? task.accusations : task.challenges;
         if (open >= MAX_OPEN) revert TooManyDisputes(id);
         uint256 bond = uint256(spec.bond) << (open / BOND_DOUBLES);
         _lock(msg.sender, bond);
         ++task.open;
+        if (accuses) ++task.accusations;
+        else ++task.challenges;
         // What was locked is money that exists, so it fits.
         sealedChallenges[id][msg.sender] = SealedChallenge(
-            digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number), uint40(block.timestamp)
+            digest, uint96(bond), AFTER_DRAWN | ++_ranks, uint40(block.number), uint40(block.timestamp), accuses
         );
         emit ChallengeSealed(id, msg.sender, bond);
     }
@@ -61,7 +66,8 @@ abstract contract Claims is MarketBase, IArbiter {
             : _usePriority(id, task, spec, target);
         // INVARIANT: only who sealed before that is excused, or sealing against a convict would cost nothing.
         if ((rank & ~AFTER_DRAWN) <= _convictedAt[id][target.attestor]) {
-            _returnBond(id, task, msg.sender, bond);
+            _leavePlace(task, true);
+            _returnBond(id, msg.sender, bond);
             return 0;
         }
         address defendant =
@@ -83,10 +89,10 @@ abstract contract Claims is MarketBase, IArbiter {
         bool needless = task.status >= Status.Convicted;
         if (!needless) _requireOver(id, uint256(kept.sealedAt) + spec.auditWindow);
         delete sealedChallenges[id][challenger];
+        _leavePlace(task, kept.accuses);
         if (needless) {
-            _returnBond(id, task, challenger, kept.bond);
+            _returnBond(id, challenger, kept.bond);
         } else {
-            --task.open;
             _burn(kept.bond, "bond");
             emit ChallengeDropped(id, challenger);
         }
@@ -100,7 +106,8 @@ abstract contract Claims is MarketBase, IArbiter {
         delete disputes[disputeId];
         uint256 id = dispute.task;
         Task storage task = _tasks[id];
-        --task.open;
+        if (dispute.ownSeat == NO_SEAT) _leavePlace(task, dispute.seat != NO_SEAT);
+        else --task.open;
         emit DisputeEnded(id, disputeId, convicted);
         if (convicted) {
             _credit(dispute.challenger, dispute.bond, "bond");
@@ -124,8 +131,13 @@ abstract contract Claims is MarketBase, IArbiter {
         }
     }
 
-    function _returnBond(uint256 id, Task storage task, address challenger, uint96 bond) private {
+    function _leavePlace(Task storage task, bool accuses) private {
         --task.open;
+        if (accuses) --task.accusations;
+        else --task.challenges;
+    }
+
+    function _returnBond(uint256 id, address challenger, uint96 bond) private {
         _credit(challenger, bond, "bond");
         emit ChallengeDropped(id, challenger);
     }
@@ -191,7 +203,8 @@ abstract contract Claims is MarketBase, IArbiter {
         SealedChallenge memory kept = sealedChallenges[id][msg.sender];
         bytes32 digest = challengeDigest(id, msg.sender, target.first, target.count, target.attestor, nonce);
         // INVARIANT: what is seen in a block cannot be sealed and told in the same block.
-        if (digest != kept.digest || block.number <= kept.sealedBlock) revert WrongSeal(id, msg.sender);
+        bool same = digest == kept.digest && kept.accuses == (target.attestor != NO_SEAT);
+        if (!same || block.number <= kept.sealedBlock) revert WrongSeal(id, msg.sender);
         _requireEarly(id, uint256(kept.sealedAt) + spec.auditWindow);
         delete sealedChallenges[id][msg.sender];
         return (kept.bond, kept.rank);

@@ -25,7 +25,8 @@ abstract contract DataDemands is Claims {
 
     /// @notice Demands chunk `chunk` of tensor `tensor` of the state in leaf `leaf` of the log. A drawn
     /// verifier may name the start of a run before it seals, and the log's last state before it reveals;
-    /// anybody may name any leaf in the challenge window.
+    /// anybody may name any leaf in the challenge window, if no further round of the audit follows it, else the
+    /// last one.
     /// @param ownSeat The sender's; not read in the challenge window.
     /// @param node Encoding of the tensor's OUTPUT node, which tells its size; `nodeProof` shows it in the
     /// program.
@@ -40,7 +41,7 @@ abstract contract DataDemands is Claims {
         bytes32[] calldata nodeProof
     ) external returns (uint256 demandId) {
         Task storage task = _taskOf(id, spec);
-        _checkAsker(id, task, ownSeat, leaf);
+        _checkAsker(id, task, spec, ownSeat, leaf);
         _requireEarly(id, task.deadline);
         if (task.demands >= MAX_DEMANDS || task.open >= MAX_OPEN_DEMANDS) revert TooManyDemands(id);
         uint256 numel = _numel(id, spec, tensor, node, nodeProof);
@@ -72,6 +73,8 @@ abstract contract DataDemands is Claims {
         Demand memory asked = _demandOf(demandId);
         uint256 id = asked.task;
         Task storage task = _taskOf(id, spec);
+        // What a conviction has made needless is paid back instead.
+        if (task.status >= Status.Convicted) revert WrongStatus(id, task.status);
         _requireEarly(id, asked.deadline);
         bytes32 stateRoot = _checkOpening(id, task, asked.leaf, opening);
         if (!Merkle.verifyInclusion(stateRoot, spec.nState, asked.tensor, Merkle.leafHash32(tensorRoot), tensorProof)) {
@@ -112,10 +115,17 @@ abstract contract DataDemands is Claims {
         if (asked.task == 0) revert UnknownDemand(demandId);
     }
 
-    /// @dev INVARIANT: no demand shows a drawn verifier an end before it has sealed.
-    function _checkAsker(uint256 id, Task storage task, uint256 ownSeat, uint256 leaf) private view {
+    /// @dev INVARIANT: no demand shows an end to who was drawn and has not sealed, or may yet be drawn.
+    function _checkAsker(uint256 id, Task storage task, TaskSpec calldata spec, uint256 ownSeat, uint256 leaf)
+        private
+        view
+    {
         Status status = task.status;
-        if (status == Status.Window) return;
+        if (status == Status.Window) {
+            bool again = _owesSecond(task, spec) || _isLacking(id, task);
+            if (again && (task.endsHash == 0 || leaf + 1 != task.logSize)) revert WrongStatus(id, status);
+            return;
+        }
         if (status != Status.Sealing && status != Status.Revealing) revert WrongStatus(id, status);
         Seat storage seat = _seatOf(id, task, ownSeat);
         if (status == Status.Sealing) {

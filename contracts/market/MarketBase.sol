@@ -41,6 +41,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
         uint64 rank;
         uint40 sealedBlock;
         uint40 sealedAt; // time of that block
+        bool accuses; // an attestor, not the solver
     }
 
     /// @dev Who gets the reward for a conviction, once nothing is open that could change it.
@@ -68,8 +69,6 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     uint256 internal constant MAX_SAMPLES = 16;
     /// @notice Blocks between what fixes the subject of a draw and the block whose hash seeds it.
     uint256 internal constant DRAW_DELAY = 1;
-    /// @notice The same, if a draw found too few verifiers with a free stake.
-    uint256 internal constant BUSY_DELAY = 32;
     /// @dev Blocks for which the chain keeps a block's hash.
     uint256 internal constant HASH_BLOCKS = 256;
     /// @notice Seconds for which a slashed solver may not bid.
@@ -84,6 +83,9 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     mapping(address solver => Record record) public recordOf;
     /// @dev Packed, four in a slot: see `_runAt`.
     mapping(uint256 id => uint64[128] runs) internal _runs;
+    /// @notice What a draw that found too few verifiers with a free stake is made again from; else zero.
+    /// @dev INVARIANT: who keeps others busy gets no second choice of a committee by that.
+    mapping(uint256 id => uint256 random) public drawSeeds;
     mapping(uint256 id => mapping(uint256 seat => Seat)) internal _seats;
     mapping(uint256 id => mapping(uint256 seat => bytes32 digest)) internal _seals;
     /// @dev Segments of runs whose ends were opened: they can never be audited as sealed again.
@@ -226,10 +228,10 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     // The audit --------------------------------------------------------------------------------------
 
     /// @dev The draw's seed is the hash of a later block than the one that fixed what is drawn.
-    function _awaitDraw(uint256 id, Task storage task, uint256 deadline, uint256 delay) internal {
+    function _awaitDraw(uint256 id, Task storage task, uint256 deadline) internal {
         task.status = Status.Committed;
         task.deadline = uint40(deadline);
-        task.drawBlock = uint32(block.number + delay);
+        task.drawBlock = uint32(block.number + DRAW_DELAY);
         emit LogCompleted(id, task.logRoot, task.drawBlock);
     }
 
@@ -316,6 +318,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     /// @dev Takes a seat's stake: all burns but the `reward`, which the caller has credited.
     function _slashSeat(uint256 id, Seat storage seat, uint256 reward) internal {
         seat.state = SeatState.Slashed;
+        verifierOf[seat.verifier].held -= 1;
         _burn(VERIFIER_STAKE - reward, "verifier");
         emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
     }

@@ -77,5 +77,5 @@ abstract contract MarketEvents {
     event AskSet(address indexed solver, uint256 price, uint256 capacity, uint256 memoryMiB, uint256 maxStake);
     event AskEntered(uint256 indexed id, address indexed solver);
     event TaskCancelled(uint256 indexed id);
-    event Declined(uint256 indexed id, address indexed solver, uint256 deadline);
+    event Declined(uint256 indexed id, address indexed solver);
 }

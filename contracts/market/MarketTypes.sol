@@ -105,6 +105,8 @@ struct Task {
     uint96 paid; // of the escrow
     uint96 forfeited; // lost bonds kept for the solver until the task ends
     bool byAsk; // the solver was entered by its standing ask
+    uint8 challenges; // of the solver by who was not drawn, among what is open
+    uint8 accusations; // of attestors, among what is open
     bytes32 logRoot; // in the bidding: score of the leading bid, and below it 128 bits of its risk
     bytes32 endsHash; // keccak256 of the end roots opened last
 }

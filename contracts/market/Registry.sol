@@ -8,7 +8,7 @@ import {MarketBase} from "./MarketBase.sol";
 import {Status, Task, TaskSpec} from "./MarketTypes.sol";
 import {VerifierRegistry} from "./VerifierRegistry.sol";
 
-/// @title Who may be drawn, who may be entered, and the short ways through the bidding
+/// @title Money in and out, who may be drawn, who may be entered, and the bidding
 /// @notice A third piece of the market's code, like `Remedies`.
 contract Registry is VerifierRegistry, Auction {
     /// @notice Part of its stake that declining costs a solver, at most: its terms are not the solver's choice.
@@ -16,11 +16,28 @@ contract Registry is VerifierRegistry, Auction {
 
     constructor(IDisputeGame game, IERC20 token, uint256 verifierStake) MarketBase(game, token, verifierStake) {}
 
+    /// @notice Adds the sent wei to the sender's free balance.
+    function deposit() external payable {
+        if (address(TOKEN) != address(0)) revert WrongCurrency(address(TOKEN));
+        balanceOf[msg.sender] += msg.value;
+        emit Deposited(msg.sender, msg.value);
+    }
+
     /// @notice Adds tokens that the sender has approved to its free balance.
     function depositToken(uint256 amount) external {
         _receiveToken(amount);
         balanceOf[msg.sender] += amount;
         emit Deposited(msg.sender, amount);
+    }
+
+    /// @notice Pays the sender its whole free balance.
+    function withdraw() external {
+        _withdraw(msg.sender);
+    }
+
+    /// @notice Sends what was burned to the address that nobody has the key of.
+    function burn() external {
+        _withdraw(BURN_ADDRESS);
     }
 
     /// @notice Asks `price` for each unit of work of up to `capacity` more tasks that need at most
@@ -33,12 +50,13 @@ contract Registry is VerifierRegistry, Auction {
         emit AskSet(msg.sender, price, capacity, memoryMiB, maxStake);
     }
 
-    /// @notice Enters a solver's standing ask in an auction, as long as bids may be sealed. Anybody may.
+    /// @notice Enters a solver's standing ask in an auction: anybody may in the first half of the time for
+    /// sealing bids, which leaves the owner time to look at the task; the owner itself in all of it.
     /// @dev INVARIANT: when the first bid is revealed it is too late to underbid it, or to lower what it is paid.
     function enterAsk(uint256 id, TaskSpec calldata spec, address solver) external {
         Task storage task = _taskIn(id, spec, Status.Bidding);
         if (spec.solver != address(0)) revert NotAuctioned(id, spec.solver);
-        _requireEarly(id, task.deadline);
+        _requireEarly(id, task.deadline - (msg.sender == solver ? 0 : spec.bidWindow / 2));
         _checkEligible(solver);
         if (solver == spec.submitter) revert SubmitterMayNotBid(id);
         if (solver == task.solver) revert AlreadyLeads(id, solver);
@@ -57,9 +75,11 @@ contract Registry is VerifierRegistry, Auction {
     }
 
     /// @notice A solver that was entered by its ask refuses the task, since it has had no chance to check
-    /// program and data before: free of charge as long as bids may be sealed; at a price if it has won, in
-    /// the first half of its time and before its first commitment: a bond, or a part of the stake if that is
-    /// less. The ask is withdrawn, and the bidding is open to others again.
+    /// program and data before: free of charge in the first three quarters of the time for sealing; if it has
+    /// won, in the first half of its time and before its first commitment, at a price: a bond, or a part of the
+    /// stake if that is less. The ask is withdrawn.
+    /// @dev INVARIANT: who leaves for nothing leaves time to others whose asks it has outbid; who leaves when bids
+    /// are revealed ends the task, since a second auction would begin with what everybody has bid.
     function decline(uint256 id, TaskSpec calldata spec) external {
         Task storage task = _taskOf(id, spec);
         Status status = task.status;
@@ -67,19 +87,18 @@ contract Registry is VerifierRegistry, Auction {
         if (msg.sender != task.solver) revert NotSolver(id, msg.sender);
         if (!task.byAsk || task.logSize != 0) revert MayNotDecline(id);
         bool won = status == Status.Training;
-        _requireEarly(id, won ? task.deadline - spec.trainWindow / 2 : task.deadline);
+        _requireEarly(id, task.deadline - (won ? spec.trainWindow / 2 : spec.bidWindow / 4));
         (recordOf[msg.sender].capacity, recordOf[msg.sender].maxStake) = (0, 0);
         uint256 bond = 0;
         if (won) {
             bond = spec.solverStake / DECLINE_SHARE;
             if (spec.bond < bond) bond = spec.bond;
             _burn(bond, "declined");
-            task.status = Status.Bidding;
-            task.deadline = uint40(block.timestamp) + spec.bidWindow;
         }
         _credit(msg.sender, spec.solverStake - bond, "stake");
         (task.solver, task.price, task.byAsk, task.logRoot) = (address(0), 0, false, 0);
-        emit Declined(id, msg.sender, task.deadline);
+        emit Declined(id, msg.sender);
+        if (won) _expire(id, task, spec, "declined");
     }
 
     /// @notice The solver that the terms name takes the task, for the whole budget.

@@ -52,7 +52,7 @@ contract Remedies is DataDemands, Runs {
             return;
         }
         ++task.retries;
-        _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
+        _awaitDraw(id, task, block.timestamp + spec.auditWindow);
     }
 
     /// @notice Convicts a solver that let a deadline of its own pass. Its stake is shared out at once if
@@ -66,8 +66,8 @@ contract Remedies is DataDemands, Runs {
             deadline += spec.auditWindow;
             if (_countSeats(id, task, SeatState.Sealed) < QUORUM) revert NoDefault(id);
         } else if (status == Status.Committed) {
-            // Whoever calls can draw instead, as long as the chain knows the block's hash.
-            if (block.number <= task.drawBlock + HASH_BLOCKS) revert NoDefault(id);
+            // Whoever calls can draw instead, as long as the chain knows the block's hash, or it was kept.
+            if (block.number <= task.drawBlock + HASH_BLOCKS || drawSeeds[id] != 0) revert NoDefault(id);
         } else if (status != Status.Training && status != Status.Starting) {
             revert WrongStatus(id, status);
         }

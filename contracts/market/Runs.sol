@@ -98,6 +98,6 @@ abstract contract Runs is MarketBase {
         task.agreed = task.round;
         task.retries = 0;
         ++task.round;
-        _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
+        _awaitDraw(id, task, block.timestamp + spec.auditWindow);
     }
 }

@@ -76,7 +76,7 @@ abstract contract TaskBook is Runs {
             task.committedBlock = uint32(block.number);
             task.pool = uint32(verifiers.length);
             ++task.round;
-            _awaitDraw(id, task, block.timestamp + spec.auditWindow, DRAW_DELAY);
+            _awaitDraw(id, task, block.timestamp + spec.auditWindow);
         }
     }
 
