@@ -165,7 +165,7 @@ def test_the_second_piece_of_code_acts_on_the_markets_storage_alone() -> None:
     before = world.picture()
     target = task.target(0)
     for piece, function, arguments in (
-        ("REMEDIES", "sealChallenge", [task.id, terms, RECEIPT]),
+        ("REMEDIES", "sealChallenge", [task.id, terms, RECEIPT, False]),
         ("REMEDIES", "challenge", [task.id, terms, target, bytes(32)]),
         ("REMEDIES", "redraw", [task.id, terms]),
         ("REMEDIES", "defaulted", [task.id, terms]),
