@@ -307,7 +307,7 @@ def accounts(story: Story, choice: random.Random) -> None:
     """Something that has to do with no task."""
     world, wild = story.world, choice.choice(ACTORS)
     verifier = choice.choice(WILD_VERIFIERS)
-    places, _, _, leaves = world.market.view("verifierOf", verifier)
+    places, _, _, leaves, _ = world.market.view("verifierOf", verifier)
     moves: list[Move] = [
         lambda: story.send("setAsk", *ASK, sender=choice.choice(BIDDERS)),
         lambda: story.send("deposit", sender=wild, value=world.evm.balance(wild) // 2),
