@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bitcourt.lab.cheats import Flip
 from bitcourt.lab.stubborn import StubbornWitness
 from protocol import fold as folds
 from protocol.commitments import inputs_root, program_tree
@@ -114,6 +115,19 @@ def test_a_lie_deep_in_a_lane_is_convicted_by_a_proof(
     assert view.node == 1
     assert view.lane == index % lanes
     assert view.item // lanes // folds.BLOCK == index // lanes // folds.BLOCK
+
+
+@pytest.mark.parametrize(("fold", "lanes"), FOLDS)
+def test_a_flipped_bit_of_a_long_fold_is_convicted_by_a_proof(
+    court: Court, evaluated: list[int], fold: Fold, lanes: int
+) -> None:
+    case = case_of(reduction(fold, TERMS, lanes), seed=8, wild=False)
+    liar = witness_of(case, StubbornWitness, Flip(1, 0)(NativeExecutor, case.program, case.inputs))
+    game = court.open(context_of(case, liar))
+    outcome = game.play(honest(liar, Role.DEFENDANT), honest(honest_witness(case), Role.CHALLENGER))
+    assert outcome.convicted
+    assert not outcome.timed_out, outcome.refusals
+    assert game.view.node == 1
 
 
 @pytest.mark.parametrize("seed", range(2))

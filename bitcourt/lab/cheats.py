@@ -122,12 +122,6 @@ class FalseOutputs(Executor):
             outputs[first:] = self._change(state, outputs[first:])
         return outputs
 
-    def chain_results(
-        self, node: int, element: int, outputs: Callable[[int], Bits], level: int, chains: range
-    ) -> Bits | None:
-        """What the honest executor says."""
-        return self._honest.chain_results(node, element, outputs, level, chains)
-
 
 @dataclass(frozen=True)
 class Flip:
