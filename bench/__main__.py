@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.hashing import hashing
+from bench.inside import inside
 from bench.kernels import convolution, gemm
 from bench.latency import latency
 from bench.measure import Result
@@ -26,6 +27,7 @@ FAMILIES: Final[dict[str, Callable[[], Iterator[Result]]]] = {
     "steps": steps,
     "latency": latency,
     "memory": memory,
+    "inside": inside,
 }
 
 

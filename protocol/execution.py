@@ -79,3 +79,15 @@ class Executor(Protocol):
         outputs = self.trace(state, step)
         numbers = range(len(outputs)) if nodes is None else sorted(set(nodes))
         visitor([(number, outputs[number]) for number in numbers])
+
+    def chain_results(
+        self, node: int, element: int, outputs: Callable[[int], Bits], level: int, chains: range
+    ) -> Bits | None:
+        """Return what some chains of one element of a FOLD come to: shape (len(chains), lanes).
+
+        These are chains (level, c) of `protocol.fold` for c in `chains`, all of which the first
+        lane must have; a lane that ends before it shows the identity. `outputs(source)` is the
+        output of a node that `node` reads. None, as here, means that this executor is no faster
+        at it than that definition.
+        """
+        return None

@@ -13,6 +13,8 @@ Term indices in this module (`item`) count within one lane; `lane_term` gives k.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
 from typing import Final
 
 from protocol import float32
@@ -116,6 +118,11 @@ def chain_result(fold: Fold, n: int, level: int, block: int, term: Terms) -> int
     """Return the last accumulator of a chain, or the identity if it has no items."""
     result = accumulators(fold, n, level, block, term)
     return result[-1] if result else identity(fold)
+
+
+def running(fold: Fold, items: Sequence[int]) -> list[int]:
+    """Return the accumulators of a chain above level 0 from its items, the results below it."""
+    return list(accumulate(items, partial(combine, fold), initial=identity(fold)))[1:]
 
 
 def blocked(fold: Fold, n: int, term: Terms) -> int:

@@ -4,7 +4,8 @@
 `Witness` is what `protocol.dispute` asks for. `ReplayWitness` answers by replaying the segment with
 an executor, as late as possible: the steps run once for the state roots; one step's tensors are
 recomputed only when the game has come down to that step, and hashed as they pass by (`Trace`); the
-inside of one element (lanes, accumulators, values) is evaluated in Python for that element alone.
+inside of one element (lanes, accumulators, values) is evaluated for that element alone: natively
+where it is long and the executor can, else in Python.
 
 Steps are counted in the segment from 0 here; `first_step` makes them numbers of the whole task.
 """
@@ -181,8 +182,21 @@ class ReplayWitness:
     def _terms(self, step: int, node: int, element: int) -> folds.Terms:
         return Evaluator(self.program.nodes[node]).terms(element, self._fetch(step, node))
 
+    def _chain_results(
+        self, step: int, node: int, element: int, level: int, chains: range
+    ) -> list[list[int]] | None:
+        """Return the results of each lane per chain, None if the executor leaves it to Python."""
+        trace = self._trace(step)
+        trace[node]  # brings what it reads with it
+        found = self.executor.chain_results(node, element, trace.__getitem__, level, chains)
+        return None if found is None else found.tolist()
+
     def _compute_lane_results(self, step: int, node: int, element: int) -> list[int]:
         fold = self.program.nodes[node]
+        top = len(folds.levels(folds.lane_terms(fold.terms, fold.lanes, 0))) - 1
+        found = self._chain_results(step, node, element, top, range(1))
+        if found is not None:
+            return found[0]
         terms = self._terms(step, node, element)
         return folds.lane_results(fold.fold, fold.terms, fold.lanes, terms)
 
@@ -194,8 +208,13 @@ class ReplayWitness:
         self, step: int, node: int, element: int, lane: int, level: int, chain: int
     ) -> list[int]:
         fold = self.program.nodes[node]
-        terms = folds.lane_terms_of(self._terms(step, node, element), fold.lanes, lane)
         n = folds.lane_terms(fold.terms, fold.lanes, lane)
+        if level > 0:  # a chain of level 0 has 256 terms at most
+            below = folds.chain_items(n, level, chain)
+            found = self._chain_results(step, node, element, level - 1, below)
+            if found is not None:
+                return folds.running(fold.fold, [lanes[lane] for lanes in found])
+        terms = folds.lane_terms_of(self._terms(step, node, element), fold.lanes, lane)
         return folds.accumulators(fold.fold, n, level, chain, terms)
 
     def accumulators(

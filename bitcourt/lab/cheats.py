@@ -89,6 +89,12 @@ class Tampered(Executor):
         """The same, shown piece by piece."""
         self._executor(state, step).visit(state, step, visitor, nodes)
 
+    def chain_results(
+        self, node: int, element: int, outputs: Callable[[int], Bits], level: int, chains: range
+    ) -> Bits | None:
+        """What chains really come to: the lie is in the outputs alone."""
+        return self._honest.chain_results(node, element, outputs, level, chains)
+
 
 class FalseOutputs(Executor):
     """Claims another state than its own trace ends in: a step that nobody computed."""

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 
 from protocol.errors import NumericsError, UsageError
 from protocol.execution import Bits, Executor, Inputs, Visitor
+from protocol.executor.chains import Chains, is_few
 from protocol.executor.driver import can_share, driver_text
 from protocol.executor.memory import Memory, Placement
 from protocol.executor.module import build_module
@@ -29,6 +30,14 @@ from protocol.validate import validate
 @lru_cache(maxsize=8)
 def _driver(target: Target) -> Library:
     return Library([driver_text(target, machine())], target)
+
+
+def _compiled_chains(program: Program, number: int, target: Target) -> Chains | None:
+    """Return the chains of a FOLD, None where LLVM has no code for them: Python is only slower."""
+    try:
+        return Chains(program, number, target)
+    except NumericsError:
+        return None
 
 
 def _watched_nodes(program: Program, names: Sequence[str]) -> dict[str, int]:
@@ -73,6 +82,7 @@ class NativeExecutor(Executor):
         self._watch = _watched_nodes(program, watch)
         self._watched: dict[str, Bits] = {}
         target = target or host_target()
+        self._chains = lru_cache(maxsize=4)(partial(_compiled_chains, program, target=target))
         module = build_module(program, target)
         overwritable = {n: call.overwritable for n, call in module.calls.items()}
         self.order = make_order(program, overwritable)
@@ -176,6 +186,18 @@ class NativeExecutor(Executor):
                 needed -= set(run)
             outputs = enumerate(place.results, program.output(0))
             _show(visitor, [(n, output) for n, output in outputs if n in wanted])
+
+    def chain_results(
+        self, node: int, element: int, outputs: Callable[[int], Bits], level: int, chains: range
+    ) -> Bits | None:
+        """Return results of chains; see `protocol.execution.Executor.chain_results`.
+
+        The kernels are compiled when a node is first asked for. None for what takes Python no time.
+        """
+        if is_few(self.program.nodes[node], level, chains):
+            return None
+        found = self._chains(node)
+        return None if found is None else found.results(element, outputs, level, chains)
 
     def _run(self, place: Placement) -> None:
         self._check(self.team.run(place.pointers))

@@ -43,7 +43,7 @@ IDLE_SPINS: Final = 2000
 
 # Multiplies the smallest normal number by a half (flush to zero), doubles the smallest subnormal
 # (denormals are zero), and adds to one what rounds up, and down, only when rounding to nearest.
-_ENVIRONMENT: Final = """
+ENVIRONMENT: Final = """
 @probe = private global [4 x i32] [i32 8388608, i32 1, i32 868220928, i32 855638016]
 define private i32 @environment() noinline #0 {
   %normal = load volatile float, ptr @probe
@@ -344,7 +344,7 @@ def can_share(machine: str) -> bool:
 
 def driver_text(target: Target, machine: str) -> str:
     """Return the LLVM IR of the driver; without `run`, `work` and `stop` unless `can_share`."""
-    parts = [_ENVIRONMENT, _CALLING]
+    parts = [ENVIRONMENT, _CALLING]
     words = {
         "TASKS": TASKS, "COUNT": COUNT, "CALLS": CALLS, "POINTERS": POINTERS, "AFTER": AFTER,
         "COUNTERS": COUNTERS, "TASK": TASK, "CALL": CALL, "LINE": LINE, "SPINS": SPINS,

@@ -10,6 +10,8 @@ it, and so does one more block of zeros on a higher level.
 
 from __future__ import annotations
 
+from functools import partial
+
 from protocol.executor.emitter import Variable
 from protocol.executor.evaluation import Evaluation
 from protocol.executor.kernel import (
@@ -91,7 +93,7 @@ class LaneKernel:
             outputs = [self._output(coordinates, number) for number in range(self.jam)]
             lanes = self._lanes(outputs)
             for output, value in zip(outputs, lanes, strict=True):
-                one = finish(em, self.fold, self._halved(value))
+                one = finish(em, self.fold, self.halved(value))
                 store(self.context, one, output, -1, 1)
         return Shape(product(sizes))
 
@@ -108,27 +110,29 @@ class LaneKernel:
 
     def _lanes(self, outputs: list[list[str]]) -> list[Value]:
         """Return the sixteen lane results of each output."""
+        counts = levels(self.fold, -(-self.terms // LANES))
+        leaf = partial(self.steps, outputs)
+        return emit_chain(self.em, self.fold, counts, [LANES] * self.jam, leaf)
+
+    def steps(
+        self, outputs: list[list[str]], start: str, stop: str, variables: list[Variable]
+    ) -> None:
+        """Emit the steps of items start .. stop-1, of sixteen terms each, for each output."""
         em = self.em
         full, rest = divmod(self.terms, LANES)
-        items = full + bool(rest)
-
-        def leaf(start: str, stop: str, variables: list[Variable]) -> None:
-            last = em.least(stop, full) if rest else stop
-            if self.neighbours:
-                with counted(em, start, last, self.context.reduce, LANES) as (_, k):
-                    for variable, output in zip(variables, outputs, strict=True):
-                        self._step(variable, [self._vector(output, k)])
-            else:
-                with em.loop(start, last) as item:
-                    for variable, output in zip(variables, outputs, strict=True):
-                        self._step(variable, [self._gathered(output, item, LANES)])
-            if rest:
-                with em.when(em.op(f"icmp eq i64 {stop}, {items}")):
-                    for variable, output in zip(variables, outputs, strict=True):
-                        self._step(variable, [self._tail(output, full, rest)])
-
-        counts = levels(self.fold, items)
-        return emit_chain(em, self.fold, counts, [LANES] * self.jam, leaf)
+        last = em.least(stop, full) if rest else stop
+        if self.neighbours:
+            with counted(em, start, last, self.context.reduce, LANES) as (_, k):
+                for variable, output in zip(variables, outputs, strict=True):
+                    self._step(variable, [self._vector(output, k)])
+        else:
+            with em.loop(start, last) as item:
+                for variable, output in zip(variables, outputs, strict=True):
+                    self._step(variable, [self._gathered(output, item, LANES)])
+        if rest:
+            with em.when(em.op(f"icmp eq i64 {stop}, {full + 1}")):
+                for variable, output in zip(variables, outputs, strict=True):
+                    self._step(variable, [self._tail(output, full, rest)])
 
     def _vector(self, output: list[str], k: list[str]) -> Value:
         """Return sixteen terms, the first at coordinates `k`."""
@@ -174,7 +178,7 @@ class LaneKernel:
         name = em.op(f"load volatile {kind}, ptr {self.buffer}, align 4")
         return Value(name, self.letter, LANES)
 
-    def _halved(self, value: Value) -> Value:
+    def halved(self, value: Value) -> Value:
         """Return the combined lanes: s[l] = combine(s[l], s[l + h]) for h = 8, 4, 2, 1."""
         em = self.em
         while value.width > 1:
