@@ -318,7 +318,7 @@ abstract contract MarketBase is VerifierPool, MarketEvents {
     /// @dev Takes a seat's stake: all burns but the `reward`, which the caller has credited.
     function _slashSeat(uint256 id, Seat storage seat, uint256 reward) internal {
         seat.state = SeatState.Slashed;
-        verifierOf[seat.verifier].held -= 1;
+        ++verifierOf[seat.verifier].lost;
         _burn(VERIFIER_STAKE - reward, "verifier");
         emit VerifierSlashed(id, seat.verifier, VERIFIER_STAKE);
     }

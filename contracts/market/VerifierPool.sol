@@ -13,7 +13,7 @@ abstract contract VerifierPool is Vault {
         uint32 slots; // stakes locked that no task holds
         uint64 joinedBlock; // eligible for logs completed after this block
         uint64 leavesAt; // may be removed from this time on; 0: stays
-        uint32 held; // stakes locked that tasks hold
+        uint32 lost; // stakes burned since it registered
     }
 
     error AlreadyRegistered(address verifier);
@@ -53,7 +53,6 @@ abstract contract VerifierPool is Vault {
     /// @dev Gives a drawn verifier its slot back; one that has left gets the money instead.
     function _returnSlot(address verifier) internal {
         Verifier storage record = verifierOf[verifier];
-        record.held -= 1;
         if (record.places != 0) record.slots += 1;
         else _credit(verifier, VERIFIER_STAKE, "slots");
     }
@@ -90,11 +89,10 @@ abstract contract VerifierPool is Vault {
             if (isTaken) continue;
             if (record.slots == 0) {
                 // Who has lost all its stakes will never be free again.
-                if (record.held != 0 && ++busy > MAX_BUSY) return (address(0), true);
+                if (record.lost < record.places && ++busy > MAX_BUSY) return (address(0), true);
                 continue;
             }
             record.slots -= 1;
-            record.held += 1;
             return (candidate, false);
         }
         return (address(0), false);

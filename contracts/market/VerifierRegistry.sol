@@ -27,6 +27,7 @@ abstract contract VerifierRegistry is MarketBase {
         record.slots = slots;
         record.joinedBlock = uint64(block.number);
         record.leavesAt = 0;
+        record.lost = 0;
         emit VerifierRegistered(msg.sender, slots);
     }
 
