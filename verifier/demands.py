@@ -29,6 +29,8 @@ class Demander:
         self.market = market
         self._store = store
         self._bundle = bundle
+        self._demanded = market.chain.block
+        """Block of the last demand; of an earlier process there may be one until now."""
 
     def state(self, task: int, root: bytes) -> list[Bits]:
         """The state with a root, checked; ArtifactError if bytes are missing or wrong."""
@@ -58,8 +60,11 @@ class Demander:
         """Demands the next chunk of a state that the store lacks; True if it did.
 
         What was answered, or is still demanded by anybody, need not be demanded again. Where so
-        many are missing that they would cost more than the fee for verifying, none is.
+        many are missing that they would cost more than the fee for verifying, none is. Nothing is
+        demanded before the chain shows the demand before it, or it would be paid for twice.
         """
+        if not self.market.shows(self._demanded):
+            return False
         try:
             layout = state_layout(self._bundle(task).program)
             _, holes = self._store(task).get_partial(root, layout)
@@ -76,10 +81,11 @@ class Demander:
         tensor, number = missing[0]
         node = spec.n_nodes - spec.n_state + tensor
         self.market.ensure_balance(price)
-        self.market.send_for(
+        receipt = self.market.send_for(
             "demand", task, seat, leaf, tensor, number,
             encode_nodes(program)[node], program_tree(program).inclusion_proof(node),
         )  # fmt: skip
+        self._demanded = receipt.block
         return True
 
     def _asked(self, task: int) -> int:
