@@ -150,7 +150,7 @@ def solver(
     tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Bid for tasks, train them, answer audits and disputes. Ctrl-C stops; a restart goes on."""
     from bitcourt.commands import run_agent
@@ -178,7 +178,7 @@ def verifier(
     tasks: Annotated[list[int] | None, typer.Option("--task", help="With --until-ended.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Register, replay what is drawn, attest or dispute. Ctrl-C stops; a restart goes on."""
     from bitcourt.commands import run_agent

@@ -133,7 +133,7 @@ def whistleblow(
     tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Replay what others have audited already; challenge who lied. Ctrl-C stops."""
     from bitcourt.commands import run_agent

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import requests
 from eth_abi import abi as eth_abi
@@ -33,6 +33,15 @@ from protocol.chain.errors import abi_type, decode_revert, revert_data
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
+
+CONFIRMATIONS: Final = 2
+"""Blocks above an event before an agent believes it, on any chain but a local one.
+
+Reorganizations of one block come every day on Ethereum, deeper ones hardly ever. Every move waits
+for so many blocks, and the clock of whoever makes it runs meanwhile.
+"""
+LOCAL_CHAINS: Final = frozenset({1337, 31337, 131277322940537})
+"""Ids of ganache, of anvil and hardhat, and of the embedded chain: nobody reorganizes them."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,11 @@ class Chain:
                 f"{url} is chain {chain.chain_id}, not {chain_id}: use the RPC URL of that chain"
             )
         return chain
+
+    @property
+    def usual_confirmations(self) -> int:
+        """How deep an event must lie before an agent's owner should let it be believed."""
+        return 0 if self.chain_id in LOCAL_CHAINS else CONFIRMATIONS
 
     @classmethod
     def connect_test(cls, url: str) -> Chain:
