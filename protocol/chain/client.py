@@ -30,6 +30,7 @@ from web3.types import RPCEndpoint
 
 from protocol import artifacts
 from protocol.chain.errors import abi_type, decode_revert, revert_data
+from protocol.chain.sending import send_until_mined
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
@@ -258,11 +259,10 @@ class Chain:
             # With a fixed gas limit nothing was simulated yet: this call raises the revert reason.
             call: Any = {k: v for k, v in transaction.items() if k != "nonce"}
             self.w3.eth.call(call)
-        signed = account.sign_transaction(transaction)
-        sent = self.w3.eth.send_raw_transaction(signed.raw_transaction)
-        receipt = self.w3.eth.wait_for_transaction_receipt(sent, timeout=120, poll_latency=0.05)
+        receipt = send_until_mined(self.w3, account, transaction)
         if receipt["status"] != 1:
-            raise TransactionReverted(f"transaction {sent.to_0x_hex()} failed on chain")
+            sent = receipt["transactionHash"].to_0x_hex()
+            raise TransactionReverted(f"transaction {sent} failed on chain")
         return receipt
 
     def _check_funds(self, account: Account, needed: int) -> None:
