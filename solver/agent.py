@@ -68,6 +68,8 @@ class Solver(Agent):
         )
         self._checkpoints: dict[Path, Checkpoints] = {}
         self._published: set[bytes] = set()
+        self._windows: dict[tuple[bytes, int], int] = {}
+        """Block in which the window after a round was first seen open."""
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState], bool]]:
@@ -174,10 +176,14 @@ class Solver(Agent):
     def publish(self, task: int, state: TaskState) -> bool:
         """Serves the progress window's states, and salt and root of every leaf of the log.
 
-        Nothing of this is shown while a verifier may still be drawn for any of it.
+        Nothing of this is shown while a verifier may still be drawn for any of it, nor before the
+        window's opening is confirmed: a reorganization could draw anew.
         """
         spec, seats = self.market.posted(task).spec, self.market.seats(task)
         if state.log_root in self._published or is_audited_again(spec, state, seats):
+            return False
+        seen = self._windows.setdefault((state.log_root, state.round), self.market.chain.block)
+        if not self.market.shows(seen):
             return False
         store = self.store(task)
         shows = not store.has_log(state.log_root)

@@ -15,7 +15,7 @@ from bitcourt.lab.stage import ETHER
 from protocol.chain.client import CONFIRMATIONS, Chain
 from protocol.chain.embedded import embedded_chain
 from protocol.errors import NotConfirmed
-from protocol.task import Status
+from protocol.task import Status, TaskState
 from solver.agent import Settings
 from tests.challenging import play_until, registered
 from tests.staged import a_solver, a_stage, bundle, make_executor, post, terms
@@ -57,18 +57,31 @@ def test_a_task_that_is_not_confirmed_keeps_no_other_waiting(
     assert any(market.view("sealedBids", second, market.address))
 
 
-def test_demands_that_are_not_confirmed_yet_are_not_made_again(tmp_path: Path) -> None:
+class Noting(PatchySolver):
+    """Notes in which block it publishes its log."""
+
+    published = 0
+
+    def publish(self, task: int, state: TaskState) -> bool:
+        shown = super().publish(task, state)
+        self.published = self.published or shown * self.market.chain.block
+        return shown
+
+
+def test_what_is_not_confirmed_yet_is_neither_demanded_again_nor_published(tmp_path: Path) -> None:
     stage = a_stage(tmp_path)
     submitter, task = post(stage, verifier_fee=ETHER // 10)  # worth many demands
     stage.chain.confirmations = CONFIRMATIONS
     market = stage.party("solver")
-    solver = PatchySolver(market, make_executor, Settings(tmp_path / "solver"))
+    solver = Noting(market, make_executor, Settings(tmp_path / "solver"))
     agents = [solver, *registered(stage)]
     play_until(stage, task, agents, Status.SETTLED)
     asked = stage.ledger.events("Demanded")
     assert asked
     demands = [(e["asker"], e["leaf"], e["tensor"], e["chunk"]) for e in asked]
     assert len(demands) == len(set(demands))
+    opened = [r.block for _, r in stage.ledger.receipts if "WindowOpened" in dict(r.events)]
+    assert solver.published >= opened[0] + CONFIRMATIONS
     check_money(stage, submitter, set())
 
 
