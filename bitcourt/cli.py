@@ -147,10 +147,12 @@ def solver(
     ] = None,
     by_ask: Annotated[bool, typer.Option(help="Enter your standing ask instead of bids.")] = False,
     commits: Annotated[int, typer.Option(min=1, help="Commitments in each progress window.")] = 1,
-    tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
+    tasks: Annotated[
+        list[int] | None, typer.Option("--task", help="Bid for this task only.")
+    ] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Bid for tasks, train them, answer audits and disputes. Ctrl-C stops; a restart goes on."""
     from bitcourt.commands import run_agent
@@ -178,7 +180,7 @@ def verifier(
     tasks: Annotated[list[int] | None, typer.Option("--task", help="With --until-ended.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Register, replay what is drawn, attest or dispute. Ctrl-C stops; a restart goes on."""
     from bitcourt.commands import run_agent

@@ -23,7 +23,12 @@ Dev = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Confirmations = Annotated[
-    int, typer.Option("--confirmations", min=0, help="Blocks to wait before an event is believed.")
+    int | None,
+    typer.Option(
+        "--confirmations",
+        min=0,
+        help="Blocks above an event before it is believed. Else 2, and 0 on a local chain.",
+    ),
 ]
 DEFAULT_RPC = "http://127.0.0.1:8545"
 DEFAULT_DEPLOYMENT = Path("bitcourt.json")
@@ -47,9 +52,9 @@ def wei(ether: float) -> int:
 
 
 def connect(
-    rpc: str, deployment: Path, keystore: Path | None, dev: int | None, confirmations: int
+    rpc: str, deployment: Path, keystore: Path | None, dev: int | None, confirmations: int | None
 ) -> Any:
-    """The market as the chosen account."""
+    """The market as the chosen account. No confirmations are those that are usual on the chain."""
     from bitcourt.keys import load_account
     from protocol.chain.client import Chain
     from protocol.chain.deployment import Deployment
@@ -57,7 +62,9 @@ def connect(
 
     found = Deployment.load(deployment)
     account = load_account(keystore, dev)
-    return Market(Chain.connect(rpc, confirmations=confirmations), found, account)
+    chain = Chain.connect(rpc)
+    chain.confirmations = chain.usual_confirmations if confirmations is None else confirmations
+    return Market(chain, found, account)
 
 
 def observe(rpc: str, deployment: Path) -> Any:

@@ -130,10 +130,12 @@ def whistleblow(
     segments: Annotated[
         int | None, typer.Option(min=1, help="Replay so many of each window; else all.")
     ] = None,
-    tasks: Annotated[list[int] | None, typer.Option("--task", help="Only this task.")] = None,
+    tasks: Annotated[
+        list[int] | None, typer.Option("--task", help="Look for lies in this task only.")
+    ] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
-    confirmations: Confirmations = 0,
+    confirmations: Confirmations = None,
 ) -> None:
     """Replay what others have audited already; challenge who lied. Ctrl-C stops."""
     from bitcourt.commands import run_agent

@@ -4,6 +4,9 @@
 An agent keeps nothing that it could not find again: each poll reads where the tasks stand and makes
 the moves that are due. A call that fails because somebody else was faster, or because the chain
 moved on, is looked at again by the next poll.
+
+What it keeps is named by what it is of, never by a number of the chain alone: after a
+reorganization the numbers of tasks, rounds and disputes may be others'.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from weakref import finalize
 from protocol import upkeep
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.dispute import GameView, Role, next_move, turn_of
+from protocol.endings import Endings
 from protocol.errors import (
     ArtifactError,
     BitcourtError,
     ChainError,
     InsufficientFunds,
+    NotConfirmed,
     TransactionReverted,
 )
 from protocol.execution import Bits, Executor
@@ -53,7 +58,11 @@ class _Game:
 
     view: GameView
     witness: Witness
+    subject: Any
+    """What the witness is of."""
     events: list[tuple[str, dict[str, Any]]]
+    moved: int = -1
+    """Block of this agent's last move."""
 
 
 class Agent(ABC):
@@ -74,13 +83,14 @@ class Agent(ABC):
         self.progress = progress
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
         self._make_executor = executor
-        self._bundles: dict[int, Bundle] = {}
-        self._executors: dict[int, Executor] = {}
+        self._bundles: dict[bytes, Bundle] = {}
+        self._executors: dict[bytes, Executor] = {}
+        """Bundles and executors by the hash of the terms, which binds all that they are made of."""
         self._games: dict[int, _Game] = {}
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
-        self._ended: set[int] = set()
-        self._faultless: set[int] = set()
+        self._endings = Endings()
+        self._faultless: set[bytes] = set()
         self._complaints: dict[int, str] = {}
 
     @abstractmethod
@@ -96,17 +106,18 @@ class Agent(ABC):
         """
         moved = False
         for task in range(1, self.market.task_count() + 1):
-            if task in self._ended:
+            if self._endings.stand(task):
                 continue
             try:
                 state = self.market.state(task)
                 self.statuses[task] = state.status
-                acted = self.act(task, state)
+                acted = not self._endings.seen(task, state) and self.act(task, state)
                 moved |= acted
                 if state.status.final and not state.open and not acted:
-                    self._ended.add(task)
-                    self.store(task).forget()
+                    self._rest(task, state)
                 self._complaints.pop(task, None)
+            except NotConfirmed:
+                continue
             except (TransactionReverted, InsufficientFunds) as error:
                 self._complain(task, error)
             except ChainError:
@@ -114,6 +125,11 @@ class Agent(ABC):
             except Exception as error:  # a hostile task may break anything that reads it
                 self._complain(task, error)
         return moved
+
+    def _rest(self, task: int, state: TaskState) -> None:
+        """Forgets a task as soon as nothing can bring it back."""
+        if self._endings.note(task, state, self.market.chain.block):
+            self.store(task).forget()
 
     def _complain(self, task: int, error: Exception) -> None:
         known = isinstance(error, BitcourtError)
@@ -131,22 +147,24 @@ class Agent(ABC):
         if self._directory is None:
             self._directory = Path(mkdtemp(prefix="bitcourt-"))
             finalize(self, rmtree, self._directory, ignore_errors=True)
-        return self._directory / self.market.label / str(task)
+        terms = self.market.posted(task).spec.hash.hex()
+        return self._directory / self.market.label / f"{task}-{terms[:16]}"
 
     def bundle(self, task: int) -> Bundle:
         """All bytes of a task, fetched and checked once."""
-        if task not in self._bundles:
-            spec = self.market.posted(task).spec
-            self._bundles[task] = Bundle.fetch(self.store(task), spec)
-        return self._bundles[task]
+        spec = self.market.posted(task).spec
+        if spec.hash not in self._bundles:
+            self._bundles[spec.hash] = Bundle.fetch(self.store(task), spec)
+        return self._bundles[spec.hash]
 
     def executor(self, task: int) -> Executor:
         """The executor of a task's program."""
-        if task not in self._executors:
+        spec = self.market.posted(task).spec
+        if spec.hash not in self._executors:
             bundle = self.bundle(task)
-            inputs = bundle.inputs(self.market.posted(task).spec.seed)
-            self._executors[task] = self._make_executor(bundle.program, inputs)
-        return self._executors[task]
+            inputs = bundle.inputs(spec.seed)
+            self._executors[spec.hash] = self._make_executor(bundle.program, inputs)
+        return self._executors[spec.hash]
 
     def void(self, task: int) -> bool:
         """Ends a task whose program has a fault that the contract sees; True if it did.
@@ -154,16 +172,16 @@ class Agent(ABC):
         Nobody is slashed then, and nobody's stake waits any longer. Each program is looked through
         once.
         """
-        if task in self._faultless:
-            return False
         spec = self.market.posted(task).spec
+        if spec.hash in self._faultless:
+            return False
         try:
             nodes = self.store(task).get_encodings(spec.program_root)
         except ArtifactError:
             return False  # it may still come
         fault = find_fault(nodes, Counts.of(spec)) if len(nodes) == spec.n_nodes else None
         if fault is None:
-            self._faultless.add(task)
+            self._faultless.add(spec.hash)
             return False
         self.market.send_for("voidProgram", task, *fault)
         return True
@@ -202,11 +220,13 @@ class Agent(ABC):
             return False
         if turn_of(view.phase) is not own:
             return self._end_if_late(view)
+        if not self.market.shows(game.moved):
+            return False  # the view is that before the own last move
         move = next_move(view, game.witness, own)
         if move is None:
             return False
         self.progress(f"dispute:{move.function}", view.moves, 0)
-        self.market.send_move(move.function, *move.args())
+        game.moved = self.market.send_move(move.function, *move.args()).block
         return True
 
     def move_on(self, task: int, state: TaskState, patience: int = 0) -> bool:
@@ -239,11 +259,15 @@ class Agent(ABC):
     def _follow(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> _Game:
         """Brings the view of a dispute up to the chain's events."""
         events = self.market.game_events(dispute)
+        if not events:
+            raise NotConfirmed(f"dispute {dispute.id} is not confirmed yet")
         game = self._games.get(dispute.id)
-        if game is None or events[: len(game.events)] != game.events:
-            # New, or the chain was reorganized under it.
-            kept = game.witness if game is not None else witness()
-            game = _Game(GameView.created(events[0][1]), kept, events[:1])
+        subject = (dispute.task, dispute.first, dispute.count, dispute.context)
+        if game is None or game.subject != subject or events[: len(game.events)] != game.events:
+            # New, or the chain was reorganized under it: then it may be about something else.
+            same = game is not None and game.subject == subject
+            kept = game.witness if game and same else witness()
+            game = _Game(GameView.created(events[0][1]), kept, subject, events[:1])
             self._games[dispute.id] = game
         for name, values in events[len(game.events) :]:
             game.view.apply(name, values)

@@ -10,6 +10,7 @@ BitcourtError
 ├── ChainError              the chain cannot be reached, is another chain, or refused a transaction
 │   ├── TransactionReverted carries the contract's custom error, decoded
 │   └── InsufficientFunds
+├── NotConfirmed            what the chain shows is too young to be believed
 ├── DisputeError            a move does not fit the state of the game
 ├── EconomicsError          no stake or terms can do what is asked
 └── UsageError              a command was called with something it cannot use
@@ -44,6 +45,10 @@ class NumericsError(BitcourtError):
 
 class ChainError(BitcourtError):
     """The chain is unreachable, is not the one that was asked for, or refused a transaction."""
+
+
+class NotConfirmed(BitcourtError):
+    """The chain has begun to show something, and it may still be another thing in the end."""
 
 
 class TransactionReverted(ChainError):

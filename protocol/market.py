@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol.chain.client import Account, Chain, Log, Receipt, event_topic
 from protocol.chain.deployment import Contracts, Deployment
-from protocol.errors import ChainError
+from protocol.errors import ChainError, NotConfirmed
 from protocol.task import Demand, Record, Run, Seat, SeatState, TaskSpec, TaskState
 
 OnReceipt = Callable[[str, Receipt], None]
@@ -88,6 +88,11 @@ class Market:
         """A call of a view function of the market."""
         return self.chain.call(self.contracts.market, function, *args)
 
+    def shows(self, block: int) -> bool:
+        """True if events of a block are confirmed: what this account did there can be seen."""
+        chain = self.chain
+        return chain.confirmations == 0 or block <= chain.block - chain.confirmations
+
     # Money ----------------------------------------------------------------------------------------
 
     def free_balance(self, address: str | None = None) -> int:
@@ -118,7 +123,9 @@ class Market:
             self.ensure_balance(value)
             value = 0
         receipt = self.send("post", spec.as_abi(), artifacts, value=value)
-        return int(receipt.event("TaskPosted")["id"])
+        task = int(receipt.event("TaskPosted")["id"])
+        self._posted.pop(task, None)  # a reorganization may have given it another's number
+        return task
 
     def record(self, solver: str) -> Record:
         """What is known of a solver, and its standing ask."""
@@ -129,20 +136,30 @@ class Market:
         return int(self.view("taskCount"))
 
     def posted(self, task: int) -> Posted:
-        """A task's terms, from its event."""
+        """A task's terms, from its event; NotConfirmed if that is too young to be believed."""
         if task not in self._posted:
-            known = 1 <= task <= self.task_count()
-            events = self.events("TaskPosted", task) if known else []
-            if not events:
+            if not 1 <= task <= self.task_count():
                 raise ChainError(f"there is no task {task} at the market {self.deployment.market}")
-            values = events[0].values
-            spec = TaskSpec.from_abi(values["spec"])
-            self._posted[task] = Posted(task, spec, values["artifacts"], events[0].block)
+            self._posted[task] = self._read(task)
         return self._posted[task]
 
     def state(self, task: int) -> TaskState:
         """The task's state now."""
-        return TaskState.from_abi(self.view("getTask", task))
+        state = TaskState.from_abi(self.view("getTask", task))
+        posted = self._posted.get(task)
+        if posted is not None and posted.spec.hash != state.spec_hash:
+            # The chain was reorganized: the number is another task's now.
+            del self._posted[task]
+        return state
+
+    def _read(self, task: int) -> Posted:
+        events = self.events("TaskPosted", task)
+        spec_hash = self.state(task).spec_hash
+        for block, _, values, _ in events:
+            spec = TaskSpec.from_abi(values["spec"])
+            if spec.hash == spec_hash:
+                return Posted(task, spec, values["artifacts"], block)
+        raise NotConfirmed(f"the terms of task {task} are not confirmed yet")
 
     def runs(self, task: int, audit_round: int | None = None) -> list[Run]:
         """The runs drawn in the current progress window; of one round if it is given."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
@@ -104,6 +105,11 @@ class TaskSpec:
         """From a decoded event argument with Solidity's field names."""
         return cls(**{name: values[_camel(name)] for name in _SOLIDITY_ORDER})
 
+    @cached_property
+    def hash(self) -> bytes:
+        """What the market keeps of the terms. It binds every byte that a task is computed from."""
+        return bytes(keccak(b"".join(map(_word, self.as_abi()))))
+
     @property
     def segments(self) -> int:
         """Number of segments; the checkpoint log has one leaf more."""
@@ -143,6 +149,13 @@ _SOLIDITY_ORDER: Final = (
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
     return head + "".join("MiB" if part == "mib" else part.capitalize() for part in tail)
+
+
+def _word(value: bytes | str | int) -> bytes:
+    """One field as the ABI encodes it; addresses are text."""
+    if isinstance(value, bytes):
+        return value.rjust(32, b"\0")
+    return (int(value, 16) if isinstance(value, str) else value).to_bytes(32)
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,14 @@ def is_lacking(seats: Sequence[Seat], audit_round: int) -> bool:
     states = [seat.state for seat in seats if seat.round == audit_round]
     attested = states.count(SeatState.ATTESTED)
     return attested < QUORUM or 2 * states.count(SeatState.UNAVAILABLE) >= attested
+
+
+def is_audited_again(spec: TaskSpec, state: TaskState, seats: Sequence[Seat]) -> bool:
+    """True if another audit follows the open window, unless the solver is convicted: this one
+    counts for nothing, or somebody has objected, so that no second audit was drawn yet.
+    """
+    owes_second = spec.second_audit != 0 and state.agreed == 0
+    return owes_second or is_lacking(seats, state.round)
 
 
 @dataclass(frozen=True)

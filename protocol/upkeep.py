@@ -12,7 +12,7 @@ from typing import Any
 from protocol.audit import in_round
 from protocol.market import Market
 from protocol.rules import HASH_BLOCKS, MAX_ROUNDS, QUORUM
-from protocol.task import SeatState, Status, TaskState, is_lacking
+from protocol.task import SeatState, Status, TaskState, is_audited_again
 
 Call = tuple[str, tuple[Any, ...]]
 """A function of the market and its arguments after the task's number and terms."""
@@ -130,9 +130,7 @@ def _after_sealing(
 def _after_window(market: Market, task: int, state: TaskState) -> Call | None:
     if state.open:
         return _untold(market, task, state)
-    # The terms have second audits, and none was drawn: somebody has objected, and convicted nobody.
-    owes_second = market.posted(task).spec.second_audit and not state.agreed
-    again = owes_second or is_lacking(market.seats(task), state.round)
+    again = is_audited_again(market.posted(task).spec, state, market.seats(task))
     return ("redraw" if again else "settle"), ()
 
 

@@ -20,7 +20,7 @@ from protocol.commitments import state_tree
 from protocol.errors import ArtifactError, ProgramError
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
-from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_lacking
+from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_audited_again
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
 from protocol.work import program_flops
@@ -41,7 +41,7 @@ class Settings:
     commits: int = 1
     """How many times the checkpoint log is committed in each progress window."""
     tasks: set[int] = field(default_factory=set)
-    """Only these tasks; all if empty."""
+    """Bids for these tasks only; for all if empty. It does its part in whatever it has won."""
 
 
 class Solver(Agent):
@@ -66,8 +66,10 @@ class Solver(Agent):
             settings.directory,
             settings.by_ask,
         )
-        self._checkpoints: dict[int, Checkpoints] = {}
+        self._checkpoints: dict[Path, Checkpoints] = {}
         self._published: set[bytes] = set()
+        self._windows: dict[tuple[bytes, int], int] = {}
+        """Block in which the window after a round was first seen open."""
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState], bool]]:
@@ -84,12 +86,11 @@ class Solver(Agent):
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
-        if self.settings.tasks and task not in self.settings.tasks:
-            return False
         if state.status.final:
             return self.bidder.close(task, state)
         if not self._has_won(task, state):
-            return state.status == Status.BIDDING and self.bidder.act(task, state)
+            wanted = not self.settings.tasks or task in self.settings.tasks
+            return state.status == Status.BIDDING and self.bidder.act(task, state, wanted)
         if state.status == Status.CONVICTED:
             return False  # nothing that is still open can change that
         if self._train_again(task, state):
@@ -177,9 +178,14 @@ class Solver(Agent):
     def publish(self, task: int, state: TaskState) -> bool:
         """Serves the progress window's states, and salt and root of every leaf of the log.
 
-        Nothing of this is shown while a verifier may still be drawn for any of it.
+        Nothing of this is shown while a verifier may still be drawn for any of it, nor before the
+        window's opening is confirmed: a reorganization could draw anew.
         """
-        if state.log_root in self._published or is_lacking(self.market.seats(task), state.round):
+        spec, seats = self.market.posted(task).spec, self.market.seats(task)
+        if state.log_root in self._published or is_audited_again(spec, state, seats):
+            return False
+        seen = self._windows.setdefault((state.log_root, state.round), self.market.chain.block)
+        if not self.market.shows(seen):
             return False
         store = self.store(task)
         shows = not store.has_log(state.log_root)
@@ -222,8 +228,8 @@ class Solver(Agent):
 
     def log(self, task: int, size: int) -> CheckpointLog:
         """The checkpoint log with `size` leaves."""
-        roots = self.checkpoints(task).roots[:size]
-        return CheckpointLog([self.secrets.salt(task, i) for i in range(size)], roots)
+        posted, roots = self.market.posted(task), self.checkpoints(task).roots[:size]
+        return CheckpointLog([self.secrets.salt(posted, i) for i in range(size)], roots)
 
     def openings(
         self, task: int, state: TaskState, leaves: Sequence[int]
@@ -242,9 +248,10 @@ class Solver(Agent):
 
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""
-        if task not in self._checkpoints:
-            self._checkpoints[task] = Checkpoints(self.folder(task), self.bundle(task))
-        return self._checkpoints[task]
+        place = self.folder(task)
+        if place not in self._checkpoints:
+            self._checkpoints[place] = Checkpoints(place, self.bundle(task))
+        return self._checkpoints[place]
 
     def _has_won(self, task: int, state: TaskState) -> bool:
         if state.solver != self.market.address:

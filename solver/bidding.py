@@ -35,21 +35,23 @@ class Bidder:
         self._by_ask = by_ask
         self._book = directory / f"{market.label}-bids.json"
 
-    def act(self, task: int, state: TaskState) -> bool:
-        """Makes the move that is due in a task that is in its bidding; True if it made one."""
+    def act(self, task: int, state: TaskState, wanted: bool) -> bool:
+        """Makes the move that is due in a task that is in its bidding; True if it made one.
+
+        Where a task is not `wanted`, it only goes on with what was begun, by itself or by whoever
+        entered its ask.
+        """
         posted = self.market.posted(task)
         spec, now = posted.spec, self.market.chain.now
         if spec.submitter == self.market.address:
             return False
         if spec.solver != NOBODY:
-            return now <= state.deadline and self._accept(posted)
+            return wanted and now <= state.deadline and self._accept(posted)
         if state.by_ask and state.solver == self.market.address:
             return now <= state.deadline and self._leave(posted, state)
-        if self._by_ask:
-            return now <= state.deadline and self._enter(posted, state)
-        if now <= state.deadline:
-            return self._seal(posted)
-        return now <= state.deadline + spec.bid_window and self._reveal(posted)
+        if now > state.deadline:
+            return now <= state.deadline + spec.bid_window and self._reveal(posted)
+        return wanted and (self._enter(posted, state) if self._by_ask else self._seal(posted))
 
     def close(self, task: int, state: TaskState) -> bool:
         """Takes back the bond of a bid that was sealed before the task was cancelled."""
@@ -90,23 +92,23 @@ class Bidder:
         self._check(posted.id)
         self.market.ensure_balance(max(spec.bond, spec.solver_stake))
         # Written before the bid is sent: a bid whose price was lost costs its bond.
-        self._remember(posted.id, price)
-        self.market.send_for("bid", posted.id, self._digest(posted.id, price))
+        self._remember(posted, price)
+        self.market.send_for("bid", posted.id, self._digest(posted, price))
         return True
 
     def _reveal(self, posted: Posted) -> bool:
         sealed, spec = self._sealed(posted.id), posted.spec
         if not sealed:
             return False
-        prices = [p for p in (self._remembered(posted.id), self._price(posted)) if p is not None]
-        price = next((p for p in prices if self._digest(posted.id, p) == sealed), None)
+        prices = [p for p in (self._remembered(posted), self._price(posted)) if p is not None]
+        price = next((p for p in prices if self._digest(posted, p) == sealed), None)
         if price is None:
             raise UsageError(
                 f"the price that was sealed for task {posted.id} is not known any more: start the "
                 f"solver with the price that it had"
             )
         self.market.ensure_balance(max(0, spec.solver_stake - spec.bond))
-        self.market.send_for("revealBid", posted.id, price, self._secrets.bid_nonce(posted.id))
+        self.market.send_for("revealBid", posted.id, price, self._secrets.bid_nonce(posted))
         return True
 
     def _enter(self, posted: Posted, state: TaskState) -> bool:
@@ -126,26 +128,31 @@ class Bidder:
         digest = bytes(self.market.view("sealedBids", task, self.market.address))
         return digest if any(digest) else b""
 
-    def _digest(self, task: int, price: int) -> bytes:
+    def _digest(self, posted: Posted, price: int) -> bytes:
         market = self.market
         return bid_digest(
             market.chain.chain_id,
             market.deployment.market,
-            task,
+            posted.id,
             market.address,
             price,
-            self._secrets.bid_nonce(task),
+            self._secrets.bid_nonce(posted),
         )
 
     def _prices(self) -> dict[str, int]:
         try:
             found = json.loads(self._book.read_text())
-            return {str(task): int(price) for task, price in found.items()}
+            return {str(key): int(price) for key, price in found.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
-    def _remembered(self, task: int) -> int | None:
-        return self._prices().get(str(task))
+    def _remembered(self, posted: Posted) -> int | None:
+        return self._prices().get(_key(posted))
 
-    def _remember(self, task: int, price: int) -> None:
-        write_whole(self._book, json.dumps({**self._prices(), str(task): price}).encode())
+    def _remember(self, posted: Posted, price: int) -> None:
+        write_whole(self._book, json.dumps({**self._prices(), _key(posted): price}).encode())
+
+
+def _key(posted: Posted) -> str:
+    """Names a task also if a reorganization gives its number to another."""
+    return f"{posted.id}-{posted.spec.hash.hex()}"

@@ -127,7 +127,10 @@ class Story:
             state, seats = task.state, task.seats
             self.statuses[state.status] += 1
             drawn = {seat.verifier for seat in seats}
-            assert len(drawn) == len(seats)
+            assert len({(seat.verifier, seat.round) for seat in seats}) == len(seats)
+            if state.agreed:
+                first = {seat.verifier for seat in seats if seat.round == state.agreed}
+                assert not any(s.verifier in first for s in seats if s.round > state.agreed)
             assert not {state.solver, "0x" + SUBMITTER.hex()} & drawn
             if raw(state.solver) == SOLVER:
                 assert state.status not in (Status.CONVICTED, Status.SLASHED)

@@ -64,7 +64,7 @@ def test_posting_escrows_the_budget_and_publishes_the_terms(world: World) -> Non
     assert event["spec"] == SPEC.as_abi()
     assert world.market.view("escrowOf", SPEC.as_abi()) == SPEC.escrow == value
     state = Task(world, 1, SPEC).state
-    assert state.spec_hash == keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
+    assert state.spec_hash == SPEC.hash == keccak(eth_abi.encode([SPEC_TYPE], [SPEC.as_abi()]))
     assert (state.status, state.deadline) == (Status.BIDDING, world.evm.timestamp + SPEC.bid_window)
     assert raw(state.solver) == NOBODY
     assert world.evm.balance(SUBMITTER) == in_hand - value

@@ -22,6 +22,7 @@ from protocol.bundle import Bundle
 from protocol.chain.deployment import deploy
 from protocol.chain.embedded import embedded_chain
 from protocol.encoding import program_root
+from protocol.endings import KEPT_BLOCKS
 from protocol.execution import Bits
 from protocol.executor import CompiledExecutor
 from protocol.market import Market, OpenDispute
@@ -31,8 +32,8 @@ from protocol.task import NO_SEAT, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from solver.agent import Settings, Solver
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from verifier.agent import Duty, Verifier
 from verifier.agent import Settings as Own
-from verifier.agent import Verifier
 from verifier.whistleblower import Settings as Whistle
 from verifier.whistleblower import Whistleblower
 
@@ -76,6 +77,32 @@ def test_nothing_is_published_while_a_verifier_may_still_be_drawn(stage: Stage) 
     # Both progress windows were paid, and the whole log is shown in the end.
     assert len(stage.ledger.events("WindowOpened")) == 2
     assert len(stage.store.get_log(state.log_root, state.log_size)) == 5
+
+
+class Objector(Verifier):
+    """Seals noise in the first seat, and stands by it."""
+
+    def digests(self, duty: Duty) -> list[bytes] | None:
+        if duty.index > 0:
+            return super().digests(duty)
+        return [self.secrets.derive("noise", i) for i in range(len(duty.runs))]
+
+
+def test_nothing_is_published_while_a_second_audit_may_follow_an_objection(stage: Stage) -> None:
+    submitter, task = post(stage, samples=1, second_audit=255, committee=3)
+    watcher = Watcher(stage)
+    verifiers = [Objector(stage.party(f"verifier {i}"), make_executor) for i in range(1, 8)]
+    for verifier in verifiers:
+        verifier.register()
+    solver = a_solver(stage.party("solver"), stage.directory)
+    agents = [watcher, solver, watcher, *verifiers]
+    state = stage.play(task, submitter, agents, stage.party("keeper"))
+    assert state.status == Status.SETTLED
+    windows = {(agreed > 0, shown) for status, agreed, shown in watcher.seen
+               if status == Status.WINDOW}  # fmt: skip
+    assert (False, False) in windows
+    assert (False, True) not in windows
+    assert (True, True) in windows
 
 
 def test_a_market_in_tokens_is_traded_in_tokens(tmp_path: Path) -> None:
@@ -281,6 +308,11 @@ def test_data_withholding_an_attestor_defends_itself_though_the_store_has_forgot
     assert not stage.ledger.events("VerifierSlashed")
     for verifier in own:
         verifier.poll()
+    assert list(place.rglob("*.safetensors"))  # a reorganization could take the end back
+    for _ in range(KEPT_BLOCKS):
+        stage.chain.wait(1)
+    for verifier in own:
+        verifier.poll()
     assert not list(place.rglob("*.safetensors"))
 
 
@@ -336,7 +368,7 @@ def test_a_whistleblower_that_replays_few_segments_replays_no_more(stage: Stage)
             steps.append(step)
             executor.update(state, step)
 
-    watcher._executors[task] = Counting()  # type: ignore[assignment]
+    watcher._executors[submitter.posted(task).spec.hash] = Counting()  # type: ignore[assignment]
     agents = [solver, *verifiers, watcher]
     state = stage.play(task, submitter, agents, stage.party("keeper"))
     assert state.status == Status.SETTLED

@@ -17,7 +17,7 @@ from protocol.market import Market, OpenDispute
 from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest
 from protocol.witness import Witness
 from verifier.demands import Demander
-from verifier.replay import Replay
+from verifier.replay import Replay, subject
 
 PATIENCE = 64
 """Blocks, of the 256 whose hashes the chain knows, that a solver has to call the draw itself."""
@@ -62,7 +62,7 @@ class Verifier(Agent):
         self.settings = settings or Settings()
         super().__init__(market, executor, progress, self.settings.directory)
         self.demander = Demander(market, self.store, self.bundle)
-        self._replays: dict[tuple[int, int], Replay] = {}
+        self._replays: dict[Path, Replay] = {}
 
     def register(self) -> bool:
         """Locks the stakes and joins the list; False if it has joined already."""
@@ -128,7 +128,7 @@ class Verifier(Agent):
             duty.task,
             duty.round,
             self.market.address,
-            self.secrets.nonce(duty.task, duty.round),
+            self._nonce(duty),
             roots,
         )
         self.market.send("seal", duty.task, duty.index, digest)
@@ -149,8 +149,7 @@ class Verifier(Agent):
         receipt = self.receipt(duty, opened, digests)
         if receipt is None:
             return self._fetch_final(duty, opened)
-        nonce = self.secrets.nonce(duty.task, duty.round)
-        self.market.send_for("reveal", duty.task, duty.index, nonce, digests, receipt)
+        self.market.send_for("reveal", duty.task, duty.index, self._nonce(duty), digests, receipt)
         return True
 
     def receipt(self, duty: Duty, opened: audit.Ends, digests: list[bytes]) -> bytes | None:
@@ -211,12 +210,12 @@ class Verifier(Agent):
 
         Replays a segment each time, so that no other task, and no dispute, waits for a whole audit.
         """
-        key = (duty.task, duty.round)
-        if key not in self._replays:
-            spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
-            book = self.folder(duty.task) / f"round-{duty.round}.json"
-            self._replays[key] = Replay(spec, duty.runs, starts, book, self.store(duty.task))
-        replay = self._replays[key]
+        spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
+        # Named by what is replayed: after a reorganization the same round may have other runs.
+        book = self.folder(duty.task) / f"replay-{subject(duty.runs, starts).hex()[:16]}.json"
+        if book not in self._replays:
+            self._replays[book] = Replay(spec, duty.runs, starts, book, self.store(duty.task))
+        replay = self._replays[book]
         if not replay.complete:
             program, executor = self.bundle(duty.task).program, self.executor(duty.task)
             fetch = partial(self.demander.state, duty.task)
@@ -229,6 +228,10 @@ class Verifier(Agent):
         if found is None:
             raise ArtifactError(f"the starts of task {duty.task} are not opened yet")
         return found
+
+    def _nonce(self, duty: Duty) -> bytes:
+        """The nonce of this verifier's seal."""
+        return self.secrets.nonce(self.market.posted(duty.task), duty.round)
 
     def _priority_end(self, duty: Duty) -> int:
         """Until when this verifier may challenge before all others."""

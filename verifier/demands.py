@@ -29,6 +29,12 @@ class Demander:
         self.market = market
         self._store = store
         self._bundle = bundle
+        self._demanded = market.chain.block
+        """Block of the last demand; of an earlier process there may be one until now."""
+        self._open: set[int] = set()
+        """Tasks in which a demand was open when last looked at."""
+        self._closed = self._demanded
+        """Block in which the last demand was found to be closed."""
 
     def state(self, task: int, root: bytes) -> list[Bits]:
         """The state with a root, checked; ArtifactError if bytes are missing or wrong."""
@@ -49,24 +55,32 @@ class Demander:
         return tensors
 
     def waits(self, task: int, state: TaskState) -> bool:
-        """True while a demand of this account may still be answered."""
-        if not state.open:
-            return False
-        return any(d.asker == self.market.address for d in self.market.demands(task))
+        """True while a demand of this account may still be answered, or its answer be confirmed."""
+        own = (d.asker == self.market.address for d in self.market.demands(task) if state.open)
+        if any(own):
+            self._open.add(task)
+            return True
+        if task in self._open:
+            self._open.remove(task)
+            self._closed = self.market.chain.block
+        return not self.market.shows(self._closed)
 
     def demand(self, task: int, state: TaskState, seat: int, leaf: int, root: bytes) -> bool:
         """Demands the next chunk of a state that the store lacks; True if it did.
 
-        What was answered, or is still demanded by anybody, need not be demanded again. Where so
-        many are missing that they would cost more than the fee for verifying, none is.
+        What anybody has demanded need not be demanded again: it was answered, or still must be.
+        Where so many are missing that they would cost more than the fee for verifying, none is.
+        Nothing is demanded before the chain shows the demand before it: it would be paid for twice.
         """
+        if not self.market.shows(self._demanded):
+            return False
         try:
             layout = state_layout(self._bundle(task).program)
             _, holes = self._store(task).get_partial(root, layout)
         except ArtifactError:
             return False
-        known = {*self._answered(task, root)}
-        known |= {(d.tensor, d.chunk) for d in self.market.demands(task) if d.leaf == leaf}
+        demanded = (e.values for e in self.market.events("Demanded", task))
+        known = {(v["tensor"], v["chunk"]) for v in demanded if v["leaf"] == leaf}
         missing = [hole for hole in holes if hole not in known]
         spec, program = self.market.posted(task).spec, self._bundle(task).program
         price = -(-spec.bond // DEMAND_SHARE) << (state.demands // PRICE_DOUBLES)
@@ -76,10 +90,11 @@ class Demander:
         tensor, number = missing[0]
         node = spec.n_nodes - spec.n_state + tensor
         self.market.ensure_balance(price)
-        self.market.send_for(
+        receipt = self.market.send_for(
             "demand", task, seat, leaf, tensor, number,
             encode_nodes(program)[node], program_tree(program).inclusion_proof(node),
         )  # fmt: skip
+        self._demanded = receipt.block
         return True
 
     def _asked(self, task: int) -> int:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from eth_utils.crypto import keccak
+
 from protocol.bundle import state_layout
 from protocol.commitments import state_root
 from protocol.errors import ArtifactError
@@ -15,6 +17,13 @@ from protocol.files import write_whole
 from protocol.mirror import Mirror
 from protocol.program import Program
 from protocol.task import Run, TaskSpec
+
+
+def subject(runs: Sequence[Run], starts: Sequence[bytes]) -> bytes:
+    """Names what is replayed of a task: which segments, and from which states."""
+    pairs = zip(runs, starts, strict=True)
+    words = (run.first.to_bytes(4) + run.count.to_bytes(4) + start for run, start in pairs)
+    return bytes(keccak(b"".join(words)))
 
 
 class Replay:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
-from typing import NamedTuple
+from typing import Any
 
 from protocol.agent import Agent, Progress, silent
 from protocol.audit import CheckpointLog
@@ -23,6 +23,7 @@ from protocol.market import Market, OpenDispute
 from protocol.rules import BOND_DOUBLES
 from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
 from protocol.witness import Witness
+from verifier.accusations import Accusation, Book
 from verifier.demands import Demander
 
 
@@ -33,17 +34,9 @@ class Settings:
     segments: int | None = None
     """Replayed of each progress window, at random, beside the drawn runs; all if None."""
     tasks: set[int] = field(default_factory=set)
-    """Only these tasks; all if empty."""
+    """Looks for lies in these tasks only; in all if empty. It ends whatever it has begun."""
     directory: Path | None = None
     """Where all is kept that its disputes need; None: only while the process lives."""
-
-
-class Accusation(NamedTuple):
-    """What is challenged, and who has to defend it: a seat, or NO_SEAT for the solver."""
-
-    first: int
-    segments: int
-    attestor: int
 
 
 @dataclass
@@ -68,15 +61,18 @@ class Whistleblower(Agent):
         self.settings = settings or Settings()
         super().__init__(market, executor, progress, self.settings.directory)
         self.demander = Demander(market, self.store, self.bundle)
-        self._searches: dict[tuple[int, bytes], _Search] = {}
+        self._searches: dict[Any, _Search] = {}
+        """By all that a search depends on: a reorganization may change the draw alone."""
+        self._told = market.chain.block
+        """Block of the last challenge; of an earlier process there may be one until now."""
         self._involved: set[int] = set()
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
-        if self.settings.tasks and task not in self.settings.tasks:
+        involved = self._has_part(task, state)
+        if self.settings.tasks and task not in self.settings.tasks and not involved:
             return False
         early = self.market.chain.now <= state.deadline
-        involved = self._has_part(task, state)
         watching = state.status == Status.WINDOW and (early or involved)
         # No dispute ends before all are open: a conviction of the solver would end the rest.
         if watching and self.accuse(task, state, early):
@@ -87,24 +83,25 @@ class Whistleblower(Agent):
         """Replays the next part of the window, seals a challenge, or tells it; True if it did.
 
         Only `early`, before the end of the window, a challenge may be sealed; it may be told later.
+        What is sealed is told first, since its time is short.
         """
-        search = self._search(task, state)
+        key = self._key(task, state)
+        search = self._search(key, task, state)
+        digest, _, _, block, _, _ = self.market.view("sealedChallenges", task, self.market.address)
+        if any(digest) and self.market.chain.block > block:
+            known = self._book(task).read() + (search.found if search else [])
+            sealed = next((a for a in known if self._digest(task, a) == bytes(digest)), None)
+            if sealed is not None:
+                return self._tell(task, state, sealed)
         if search is None:
             return False
-        if self._replay_next(task, state, search):
+        if self._replay_next(key, search):
             return True
         left = self._untold(task, search.found)
-        if not left:
+        if not left or any(digest) or not early or not self.market.shows(self._told):
             return False
-        digest, _, _, block, _, _ = self.market.view("sealedChallenges", task, self.market.address)
-        if not any(digest):
-            if early:
-                self._seal(task, state, left[0])
-            return early
-        if self.market.chain.block <= block:
-            return False
-        sealed = next((a for a in left if self._digest(task, a) == bytes(digest)), None)
-        return sealed is not None and self._tell(task, search.log, sealed)
+        self._seal(task, state, left[0])
+        return True
 
     def witness(self, dispute: OpenDispute) -> Witness:
         """This account's own replay of the disputed segments."""
@@ -115,8 +112,11 @@ class Whistleblower(Agent):
 
     # Finding --------------------------------------------------------------------------------------
 
-    def _search(self, task: int, state: TaskState) -> _Search | None:
-        key = (task, state.log_root)
+    def _key(self, task: int, state: TaskState) -> Any:
+        drawn = tuple((seat.verifier, seat.round) for seat in self.market.seats(task))
+        return task, state.log_root, drawn, tuple(self.market.runs(task))
+
+    def _search(self, key: Any, task: int, state: TaskState) -> _Search | None:
         if key not in self._searches:
             try:
                 log = CheckpointLog.fetch(self.store(task), state)
@@ -125,12 +125,12 @@ class Whistleblower(Agent):
             self._searches[key] = _Search(log, self._parts(task, state, log))
         return self._searches[key]
 
-    def _replay_next(self, task: int, state: TaskState, search: _Search) -> bool:
+    def _replay_next(self, key: Any, search: _Search) -> bool:
         """Replays the next part; False if there is none left."""
         try:
             found = next(search.parts, None)
         except BaseException:
-            del self._searches[task, state.log_root]  # begins anew
+            del self._searches[key]  # begins anew
             raise
         search.found += found or []
         return found is not None
@@ -209,18 +209,24 @@ class Whistleblower(Agent):
         before = state.accusations if accuses else state.challenges
         bond = self.market.posted(task).spec.bond << (before // BOND_DOUBLES)
         self.market.ensure_balance(bond)
+        self._book(task).write(accused)
         self.market.send_for("sealChallenge", task, self._digest(task, accused), accuses)
 
-    def _tell(self, task: int, log: CheckpointLog, accused: Accusation) -> bool:
+    def _tell(self, task: int, state: TaskState, accused: Accusation) -> bool:
         first, count, attestor = accused
+        log = CheckpointLog.fetch(self.store(task), state)
         openings = (log.opening(leaf).as_abi() for leaf in (first, first + count))
-        nonce = self.secrets.challenge_nonce(task, *accused)
-        self.market.send_for("challenge", task, (first, count, NO_SEAT, attestor, *openings), nonce)
+        nonce = self.secrets.challenge_nonce(self.market.posted(task), *accused)
+        target = (first, count, NO_SEAT, attestor, *openings)
+        self._told = self.market.send_for("challenge", task, target, nonce).block
         return True
+
+    def _book(self, task: int) -> Book:
+        return Book(self.folder(task) / "accused.json")
 
     def _digest(self, task: int, accused: Accusation) -> bytes:
         market = self.market
-        nonce = self.secrets.challenge_nonce(task, *accused)
+        nonce = self.secrets.challenge_nonce(self.market.posted(task), *accused)
         place = (market.chain.chain_id, market.deployment.market, task, market.address)
         return challenge_digest(*place, *accused, nonce)
 

@@ -81,8 +81,9 @@ class CopyingVerifier(Verifier):
         opened = audit.ends(self.market, duty.task, duty.round)
         if duty.seat != SeatState.SEALED or opened is None:
             return False
+        market = self.market
         receipt = self.secrets.derive("no receipt", duty.task)
-        nonce = self.secrets.nonce(duty.task, duty.round)
+        nonce = self.secrets.nonce(market.posted(duty.task), duty.round)
         self.market.send_for("reveal", duty.task, duty.index, nonce, opened.roots, receipt)
         return True
 

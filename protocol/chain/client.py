@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import requests
 from eth_abi import abi as eth_abi
@@ -30,9 +30,19 @@ from web3.types import RPCEndpoint
 
 from protocol import artifacts
 from protocol.chain.errors import abi_type, decode_revert, revert_data
+from protocol.chain.sending import send_until_mined
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
+
+CONFIRMATIONS: Final = 2
+"""Blocks above an event before an agent believes it, on any chain but a local one.
+
+Reorganizations of one block come every day on Ethereum, deeper ones hardly ever. Every move waits
+for so many blocks, and the clock of whoever makes it runs meanwhile.
+"""
+LOCAL_CHAINS: Final = frozenset({1337, 31337, 131277322940537})
+"""Ids of ganache, of anvil and hardhat, and of the embedded chain: nobody reorganizes them."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,11 @@ class Chain:
             )
         return chain
 
+    @property
+    def usual_confirmations(self) -> int:
+        """How deep an event must lie before an agent's owner should let it be believed."""
+        return 0 if self.chain_id in LOCAL_CHAINS else CONFIRMATIONS
+
     @classmethod
     def connect_test(cls, url: str) -> Chain:
         """Connects to a local test chain (`bitcourt chain` or anvil), whose time can travel."""
@@ -244,11 +259,10 @@ class Chain:
             # With a fixed gas limit nothing was simulated yet: this call raises the revert reason.
             call: Any = {k: v for k, v in transaction.items() if k != "nonce"}
             self.w3.eth.call(call)
-        signed = account.sign_transaction(transaction)
-        sent = self.w3.eth.send_raw_transaction(signed.raw_transaction)
-        receipt = self.w3.eth.wait_for_transaction_receipt(sent, timeout=120, poll_latency=0.05)
+        receipt = send_until_mined(self.w3, account, transaction)
         if receipt["status"] != 1:
-            raise TransactionReverted(f"transaction {sent.to_0x_hex()} failed on chain")
+            sent = receipt["transactionHash"].to_0x_hex()
+            raise TransactionReverted(f"transaction {sent} failed on chain")
         return receipt
 
     def _check_funds(self, account: Account, needed: int) -> None:
