@@ -4,36 +4,35 @@
 An agent keeps nothing that it could not find again: each poll reads where the tasks stand and makes
 the moves that are due. A call that fails because somebody else was faster, or because the chain
 moved on, is looked at again by the next poll.
+
+Every poll does what is most urgent first: moves in disputes, the one with the least time left
+before all others; then what each task waits for; then a slice of whatever takes long.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import finalize
 
 from protocol import upkeep
 from protocol.bundle import Bundle, ExecutorFactory
+from protocol.complaints import Complaints
 from protocol.dispute import GameView, Role, next_move, turn_of
-from protocol.errors import (
-    ArtifactError,
-    BitcourtError,
-    ChainError,
-    InsufficientFunds,
-    TransactionReverted,
-)
+from protocol.errors import ArtifactError
 from protocol.execution import Bits, Executor
 from protocol.faults import Counts, find_fault
 from protocol.market import Market, OpenDispute
 from protocol.mirror import Mirror
 from protocol.secrets import Secrets
+from protocol.slices import SECONDS, Slice, Workbench
 from protocol.task import Status, TaskState
 from protocol.witness import ReplayWitness, Witness
 
@@ -51,9 +50,24 @@ def silent(_phase: str, _done: int, _total: int) -> None:
 class _Game:
     """One dispute being played: the view so far and where its next events begin."""
 
+    dispute: OpenDispute
     view: GameView
-    witness: Witness
     events: list[tuple[str, dict[str, Any]]]
+    witness: Witness | None = None
+    """None until there is a move to make."""
+
+    def role_of(self, player: str) -> Role:
+        """The side that an account plays, which is a party."""
+        return Role.DEFENDANT if self.view.defendant == player else Role.CHALLENGER
+
+
+class _Duty(NamedTuple):
+    """Something that may take long, and waits for the end of a poll."""
+
+    deadline: int
+    task: int
+    name: str
+    make: Callable[[], bool]
 
 
 class Agent(ABC):
@@ -67,60 +81,77 @@ class Agent(ABC):
         executor: ExecutorFactory,
         progress: Progress,
         directory: Path | None = None,
+        seconds: float = SECONDS,
     ) -> None:
-        """What it fetches is kept in `directory`, or by default as long as the agent lives."""
+        """What it fetches is kept in `directory`, or by default as long as the agent lives.
+
+        A poll does long work for about so many `seconds`, and a step at least.
+        """
         self._directory = directory
         self.market = market
         self.progress = progress
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
+        self.work = Workbench(Slice(seconds))
+        self.complaints = Complaints()
         self._make_executor = executor
         self._bundles: dict[int, Bundle] = {}
         self._executors: dict[int, Executor] = {}
         self._games: dict[int, _Game] = {}
+        self._later: list[_Duty] = []
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
         self._ended: set[int] = set()
         self._faultless: set[int] = set()
-        self._complaints: dict[int, str] = {}
 
     @abstractmethod
     def act(self, task: int, state: TaskState) -> bool:
-        """Makes the moves that are due in one task; True if it made one."""
+        """Makes the moves that are due in one task; True if it made one.
+
+        What may take long it leaves to the end of the poll: see `later`.
+        """
 
     def poll(self) -> bool:
-        """Makes the moves that are due in all tasks; True if it made any.
+        """Makes the moves that are due in all tasks; True if it made any, or has more to compute.
 
-        An error in one task is logged once and never keeps the others waiting: whoever posts a task
-        must not be able to stop those who read it. ChainError is raised if the chain itself does
-        not answer.
+        An error in one duty is logged once and keeps no other waiting, of the same task or another:
+        whoever posts a task must not be able to stop those who read it. ChainError is raised if the
+        chain itself does not answer.
         """
-        moved = False
-        for task in range(1, self.market.task_count() + 1):
-            if task in self._ended:
-                continue
-            try:
-                state = self.market.state(task)
-                self.statuses[task] = state.status
-                acted = self.act(task, state)
-                moved |= acted
-                if state.status.final and not state.open and not acted:
-                    self._ended.add(task)
-                    self.store(task).forget()
-                self._complaints.pop(task, None)
-            except (TransactionReverted, InsufficientFunds) as error:
-                self._complain(task, error)
-            except ChainError:
-                raise
-            except Exception as error:  # a hostile task may break anything that reads it
-                self._complain(task, error)
+        self.work.slice.begin()
+        self._later = []
+        standing = self._read()
+        moved = self._litigate(standing)
+        if moved:
+            standing = self._read()
+        for task, state in sorted(standing.items(), key=lambda item: item[1].deadline):
+            moved |= self.complaints.attempt(task, "", partial(self._attend, task, state))
+        for duty in sorted(self._later, key=lambda duty: duty.deadline):
+            moved |= self.complaints.attempt(duty.task, duty.name, duty.make)
         return moved
 
-    def _complain(self, task: int, error: Exception) -> None:
-        known = isinstance(error, BitcourtError)
-        text = f"task {task}: {error}" if known else f"task {task}: {type(error).__name__}: {error}"
-        if self._complaints.get(task) != text:
-            self._complaints[task] = text
-            log.warning(text, exc_info=None if known else error)
+    def later(self, task: int, deadline: int, name: str, make: Callable[[], bool]) -> None:
+        """Leaves what may take long to the end of this poll, where the earliest deadline is first.
+
+        `make` returns True if it moved something or has to go on in the next poll.
+        """
+        self._later.append(_Duty(deadline, task, name, make))
+
+    def _read(self) -> dict[int, TaskState]:
+        """Where all tasks stand that have not ended."""
+        standing: dict[int, TaskState] = {}
+        for task in range(1, self.market.task_count() + 1):
+            if task not in self._ended:
+                with self.complaints.said_once(task, "state"):
+                    standing[task] = self.market.state(task)
+                    self.statuses[task] = standing[task].status
+        return standing
+
+    def _attend(self, task: int, state: TaskState) -> bool:
+        acted = self.act(task, state)
+        if state.status.final and not state.open and not acted:
+            self._ended.add(task)
+            self.store(task).forget()
+        return acted
 
     def store(self, task: int) -> Mirror:
         """Where a task's artifacts are, and are kept once they were fetched."""
@@ -181,33 +212,75 @@ class Agent(ABC):
             return []
         return [d for d in self.market.disputes(task) if self.market.pending(d.id)]
 
-    def litigate(self, task: int, state: TaskState) -> bool:
-        """Makes the moves that are due in all disputes that this account is a party of."""
+    def litigates(self, task: int, state: TaskState) -> bool:
+        """True if this agent plays its disputes over a task now."""
+        return bool(state.open)
+
+    def _litigate(self, standing: dict[int, TaskState]) -> bool:
+        """Makes the moves that are due in all disputes that this account is a party of.
+
+        Whoever opens many disputes, over this task or another, must not be able to use up the clock
+        of one of them with the replays for the rest.
+        """
+        games: list[_Game] = []
+        for task, state in standing.items():
+            with self.complaints.said_once(task, "disputes"):
+                if self.litigates(task, state):
+                    games += self._games_of(task, state)
         moved = False
-        for dispute in self.pending(task, state):
-            if self.market.address in (dispute.challenger, dispute.defendant):
-                moved |= self.play(dispute, partial(self.witness, dispute))
+        for game in sorted(games, key=self._time_left):
+            name = f"dispute {game.dispute.id}"
+            moved |= self.complaints.attempt(game.dispute.task, name, partial(self.play, game))
         return moved
+
+    def _games_of(self, task: int, state: TaskState) -> list[_Game]:
+        parties = ((d, (d.challenger, d.defendant)) for d in self.pending(task, state))
+        own = [dispute for dispute, both in parties if self.market.address in both]
+        return [self._follow(dispute) for dispute in own]
+
+    def _time_left(self, game: _Game) -> int:
+        """Seconds of this account's clock, which runs if it is its turn."""
+        view, role = game.view, game.role_of(self.market.address)
+        runs = turn_of(view.phase) is role
+        return view.clocks[role] - runs * (self.market.chain.now - view.moved_at)
+
+    def approach(self, _dispute: OpenDispute) -> Iterator[object]:
+        """What takes long before `witness` can be called; yields after each step."""
+        return iter(())
 
     @abstractmethod
     def witness(self, dispute: OpenDispute) -> Witness:
         """What this agent has to say about the disputed segments: its own replay."""
 
-    def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
-        """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""
-        game = self._follow(dispute, witness)
-        view = game.view
-        own = Role.DEFENDANT if view.defendant == self.market.address else Role.CHALLENGER
+    def play(self, game: _Game) -> bool:
+        """Makes this agent's next move in a dispute, or claims the opponent's time.
+
+        True if it did, or has to compute more first.
+        """
+        view, own = game.view, game.role_of(self.market.address)
         if view.finished:
             return False
         if turn_of(view.phase) is not own:
             return self._end_if_late(view)
+        if not self._prepared(game) or game.witness is None:
+            return True
         move = next_move(view, game.witness, own)
         if move is None:
             return False
         self.progress(f"dispute:{move.function}", view.moves, 0)
         self.market.send_move(move.function, *move.args())
         return True
+
+    def _prepared(self, game: _Game) -> bool:
+        """Goes on with the replay that the next move is taken from; True if it is there."""
+        if game.witness is None:
+            begin = partial(self.approach, game.dispute)
+            if not self.work.advance(("dispute", game.dispute.id), begin):
+                return False
+            game.witness = self.witness(game.dispute)
+        own = game.witness
+        steps = own.preparation(game.view) if isinstance(own, ReplayWitness) else ()
+        return all(self.work.slice.take() for _ in steps)
 
     def move_on(self, task: int, state: TaskState, patience: int = 0) -> bool:
         """Makes a call that the task waits for, if anybody may make it and nobody else did.
@@ -236,14 +309,15 @@ class Agent(ABC):
         game = self._games.get(dispute)
         return game.witness if game is not None else None
 
-    def _follow(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> _Game:
+    def _follow(self, dispute: OpenDispute) -> _Game:
         """Brings the view of a dispute up to the chain's events."""
         events = self.market.game_events(dispute)
         game = self._games.get(dispute.id)
         if game is None or events[: len(game.events)] != game.events:
-            # New, or the chain was reorganized under it.
-            kept = game.witness if game is not None else witness()
-            game = _Game(GameView.created(events[0][1]), kept, events[:1])
+            # New, or the chain was reorganized under it: then the witness may still be right.
+            same = game is not None and events[:1] == game.events[:1]
+            kept = game.witness if game is not None and same else None
+            game = _Game(dispute, GameView.created(events[0][1]), events[:1], kept)
             self._games[dispute.id] = game
         for name, values in events[len(game.events) :]:
             game.view.apply(name, values)

@@ -11,7 +11,7 @@ Steps are counted in the segment from 0 here; `first_step` makes them numbers of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,10 +20,10 @@ from protocol.commitments import program_tree, roots_tree, state_root, step_log_
 from protocol.encoding import encode_node
 from protocol.errors import UsageError
 from protocol.execution import Bits, Executor, Inputs
-from protocol.game_view import GameView, Phase
+from protocol.game_view import GameView, Level, Phase
 from protocol.merkle import Tree
 from protocol.one_step import TraceEvidence, find_proof
-from protocol.program import Program
+from protocol.program import Kind, Program
 from protocol.reference import Evaluator, Fetch, element_values
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.trace import KEEP, Trace
@@ -135,6 +135,23 @@ class ReplayWitness:
             state = self.executor.step(state, self.first_step + step)
         self._state = (steps, list(state))
         return state
+
+    def preparation(self, view: GameView) -> Iterator[None]:
+        """Replay what the next move after `view` is taken from; yields before each step of it.
+
+        Whoever leaves it before its end may go on with another: what was replayed is kept.
+        """
+        last = view.phase is Phase.PROVE_LEAF and view.node_facts.kind is Kind.INPUT
+        if last or (view.level is Level.STEPS and view.phase is not Phase.COMMIT_TRACE):
+            while len(self._roots) <= self.steps:
+                yield
+                ReplayWitness.state_root(self, len(self._roots) - 1)
+            if not last:
+                return
+        while (done := self._state[0]) != view.step:
+            yield
+            self.state(done + 1 if done < view.step else 0)
+        yield  # the trace of that step
 
     def state_root(self, step: int) -> bytes:
         """Return the state root after `step`; step -1 stands for the start of the segment."""

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""States that are opened on chain and belong into the store, which may not take them.
+
+The submitter chose the store. What it refuses, for whatever reason, must not cost the solver its
+stake: openings go to the chain first, and uploads are tried again as long as anybody may need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from protocol.complaints import Complaints
+
+PAUSE: Final = 60
+"""Seconds of the chain's time after which a state is offered again, at first."""
+
+
+class Uploads:
+    """What one solver has opened, and the stores of its tasks have not taken yet."""
+
+    def __init__(
+        self,
+        serve: Callable[[int, int], None],
+        now: Callable[[], int],
+        complaints: Complaints,
+    ) -> None:
+        """`serve` puts the state in a leaf of a task into its store, unless it is there."""
+        self._serve, self._now, self._complaints = serve, now, complaints
+        self._wanted: dict[int, set[int]] = {}
+        self._rests: dict[int, tuple[int, int]] = {}
+        """By task: until when no state is offered, and for how long next time."""
+
+    def want(self, task: int, leaves: Iterable[int]) -> None:
+        """States that are to be in the store."""
+        self._wanted.setdefault(task, set()).update(leaves)
+
+    def due(self, task: int) -> bool:
+        """True if there is a state to offer, and the store has rested."""
+        return bool(self._wanted.get(task)) and self._now() >= self._rests.get(task, (0, 0))[0]
+
+    def offer(self, task: int) -> bool:
+        """Offers all that is wanted, until the store refuses one.
+
+        Returns False: nobody has to look at once at what that has changed.
+        """
+        for leaf in sorted(self._wanted.get(task, ())):
+            if not self._complaints.attempt(task, "upload", partial(self._put, task, leaf)):
+                pause = max(PAUSE, self._rests.get(task, (0, 0))[1])
+                self._rests[task] = self._now() + pause, 2 * pause
+                return False
+            self._wanted[task].discard(leaf)
+        self._rests.pop(task, None)
+        return False
+
+    def forget(self, task: int) -> None:
+        """Nobody needs anything of a task any more."""
+        self._wanted.pop(task, None)
+
+    def _put(self, task: int, leaf: int) -> bool:
+        self._serve(task, leaf)
+        return True
