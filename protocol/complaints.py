@@ -25,7 +25,7 @@ class Complaints:
         """
         moved = False
         with self.said_once(task, duty):
-            moved = make()
+            moved |= make()
         return moved
 
     @contextmanager

@@ -73,7 +73,8 @@ class Solver(Agent):
         )
         self._checkpoints: dict[int, Checkpoints] = {}
         self._published: set[bytes] = set()
-        self.uploads = Uploads(self.serve, lambda: market.chain.now, self.complaints)
+        now = lambda: market.chain.now  # noqa: E731
+        self.uploads = Uploads(self.serve, now, self.complaints, self.work.slice)
         self._shown: set[tuple[int, int, Status]] = set()
 
     @property

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from protocol.complaints import Complaints
+from protocol.slices import Slice
 
 PAUSE: Final = 60
 """Seconds of the chain's time after which a state is offered again, at first."""
@@ -25,32 +26,34 @@ class Uploads:
         serve: Callable[[int, int], None],
         now: Callable[[], int],
         complaints: Complaints,
+        time: Slice,
     ) -> None:
         """`serve` puts the state in a leaf of a task into its store, unless it is there."""
-        self._serve, self._now, self._complaints = serve, now, complaints
-        self._wanted: dict[int, set[int]] = {}
+        self._serve, self._now, self._complaints, self._time = serve, now, complaints, time
+        self._wanted: dict[int, dict[int, None]] = {}
         self._rests: dict[int, tuple[int, int]] = {}
         """By task: until when no state is offered, and for how long next time."""
 
     def want(self, task: int, leaves: Iterable[int]) -> None:
         """States that are to be in the store."""
-        self._wanted.setdefault(task, set()).update(leaves)
+        self._wanted.setdefault(task, {}).update(dict.fromkeys(leaves))
 
     def due(self, task: int) -> bool:
         """True if there is a state to offer, and the store has rested."""
         return bool(self._wanted.get(task)) and self._now() >= self._rests.get(task, (0, 0))[0]
 
     def offer(self, task: int) -> bool:
-        """Offers all that is wanted, until the store refuses one.
-
-        Returns False: nobody has to look at once at what that has changed.
-        """
-        for leaf in sorted(self._wanted.get(task, ())):
+        """Offers what is wanted until the store refuses one state; True if there is more to do."""
+        wanted = self._wanted.get(task, {})
+        for leaf in list(wanted):
+            if not self._time.take():
+                return True
+            del wanted[leaf]
             if not self._complaints.attempt(task, "upload", partial(self._put, task, leaf)):
-                pause = max(PAUSE, self._rests.get(task, (0, 0))[1])
+                wanted[leaf] = None  # after all others
+                pause = self._rests.get(task, (0, PAUSE))[1]
                 self._rests[task] = self._now() + pause, 2 * pause
                 return False
-            self._wanted[task].discard(leaf)
         self._rests.pop(task, None)
         return False
 
