@@ -144,6 +144,12 @@ class Attacker:
         """Where that stands."""
         return GameView.after(self.market.game_events(self.dispute))
 
+    @property
+    def waits(self) -> bool:
+        """True while the defence has still to show the trace of a step."""
+        view = self.view
+        return not view.finished and view.level is Level.STEPS
+
     def point(self) -> None:
         """Points at the first step as soon as it can, and claims the time of a defender that is
         late; so that the least delay of the defence loses the game.

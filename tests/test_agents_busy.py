@@ -13,7 +13,7 @@ from protocol.slices import Slice
 from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
 from tests.busy import Attacker, Slow, by_chain, reach, reach_window, slow_solver, two_verifiers
-from tests.staged import a_stage, end_bidding, make_executor, post, terms
+from tests.staged import a_stage, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 
@@ -24,12 +24,15 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(stage: Stage) -> None:
-    # A segment takes half of the first clock, and each later dispute has a longer one.
-    submitter, task = post(stage, dispute_clock=600, challenge_window=86_400, bond=ETHER // 32)
+    # Three segments take more than the clock of the dispute that is opened last, for another task.
+    submitter, roomy = post(stage, dispute_clock=7200, challenge_window=86_400, bond=ETHER // 32)
     solver, slow = slow_solver(stage)
     verifiers = two_verifiers(stage)
-    reach_window(stage, task, solver, verifiers)
-    attackers = [Attacker(stage, task, segment) for segment in (3, 2, 1, 0)]
+    reach_window(stage, roomy, solver, verifiers)
+    tight = stage.post(submitter, bundle(), terms(submitter, dispute_clock=600))
+    reach_window(stage, tight, solver, verifiers)
+    attackers = [Attacker(stage, roomy, segment) for segment in (2, 1, 0)]
+    attackers.append(Attacker(stage, tight, 3))
     for attacker in attackers:
         attacker.seal()
     stage.chain.wait(1)
@@ -45,15 +48,16 @@ def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(stage
     for _ in range(60):
         solver.poll()
         attack()
-        if all(attacker.view.phase is Phase.POINT for attacker in attackers):
+        if not any(attacker.waits for attacker in attackers):
             break
-    assert [attacker.view.phase for attacker in attackers] == [Phase.POINT] * 4
     slow.seconds, slow.hook = 0, lambda: None
-    state = stage.play(task, submitter, [solver, *verifiers], stage.party("keeper"))
-    assert state.status == Status.SETTLED
+    for task in (roomy, tight):
+        state = stage.play(task, submitter, [solver, *verifiers], stage.party("keeper"))
+        assert state.status == Status.SETTLED
     assert [attacker.view.phase for attacker in attackers] == [Phase.ACQUITTED] * 4
-    spec = submitter.posted(task).spec
-    assert solver.market.free_balance() > spec.budget + spec.solver_stake  # and half of the bonds
+    spec = submitter.posted(tight).spec
+    earned = 2 * (spec.budget + spec.solver_stake)
+    assert solver.market.free_balance() > earned  # and half of the bonds
 
 
 def test_a_long_segment_of_another_task_loses_no_dispute_and_is_not_trained_twice(
@@ -94,7 +98,8 @@ def test_a_long_segment_of_another_task_loses_no_dispute_and_is_not_trained_twic
         assert solver.poll()
     assert slow.trained == list(range(20))
     assert attacker.view.phase is Phase.ACQUITTED  # its time was over, and the solver has said so
-    assert not stage.ledger.events("SolverConvicted")
+    assert not stage.ledger.events("SolverSlashed")
+    assert solver.market.state(task).status == Status.WINDOW
 
 
 def test_a_long_replay_of_a_verifier_goes_on_step_by_step_and_is_not_begun_anew(
