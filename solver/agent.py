@@ -74,7 +74,7 @@ class Solver(Agent):
         self._checkpoints: dict[int, Checkpoints] = {}
         self._published: set[bytes] = set()
         now = lambda: market.chain.now  # noqa: E731
-        self.uploads = Uploads(self.serve, now, self.complaints, self.work.slice)
+        self.uploads = Uploads(self.serve, now, self.work)
         self._shown: set[tuple[int, int, Status]] = set()
 
     @property

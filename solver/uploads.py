@@ -8,11 +8,9 @@ stake: openings go to the chain first, and uploads are tried again as long as an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Final
 
-from protocol.complaints import Complaints
-from protocol.slices import Slice
+from protocol.slices import Workbench
 
 PAUSE: Final = 60
 """Seconds of the chain's time after which a state is offered again, at first."""
@@ -25,11 +23,10 @@ class Uploads:
         self,
         serve: Callable[[int, int], None],
         now: Callable[[], int],
-        complaints: Complaints,
-        time: Slice,
+        work: Workbench,
     ) -> None:
         """`serve` puts the state in a leaf of a task into its store, unless it is there."""
-        self._serve, self._now, self._complaints, self._time = serve, now, complaints, time
+        self._serve, self._now, self._work = serve, now, work
         self._wanted: dict[int, dict[int, None]] = {}
         self._rests: dict[int, tuple[int, int]] = {}
         """By task: until when no state is offered, and for how long next time."""
@@ -43,24 +40,26 @@ class Uploads:
         return bool(self._wanted.get(task)) and self._now() >= self._rests.get(task, (0, 0))[0]
 
     def offer(self, task: int) -> bool:
-        """Offers what is wanted until the store refuses one state; True if there is more to do."""
+        """Offers what is wanted; True if there is more to do.
+
+        Raises whatever the store raises when it refuses a state, and lets it rest then.
+        """
         wanted = self._wanted.get(task, {})
-        for leaf in list(wanted):
-            if not self._time.take():
+        for leaf in list(wanted) if self.due(task) else ():
+            if not self._work.slice.take():
                 return True
-            del wanted[leaf]
-            if not self._complaints.attempt(task, "upload", partial(self._put, task, leaf)):
-                wanted[leaf] = None  # after all others
+            try:
+                self._serve(task, leaf)
+            except Exception:
+                wanted[leaf] = wanted.pop(leaf)  # after all others
                 pause = self._rests.get(task, (0, PAUSE))[1]
                 self._rests[task] = self._now() + pause, 2 * pause
-                return False
-        self._rests.pop(task, None)
+                raise
+            del wanted[leaf]
+        if not wanted:
+            self._rests.pop(task, None)
         return False
 
     def forget(self, task: int) -> None:
         """Nobody needs anything of a task any more."""
         self._wanted.pop(task, None)
-
-    def _put(self, task: int, leaf: int) -> bool:
-        self._serve(task, leaf)
-        return True

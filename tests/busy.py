@@ -19,6 +19,7 @@ from protocol.task import NO_SEAT, Status, challenge_digest
 from protocol.witness import ReplayWitness
 from solver.agent import Settings, Solver
 from tests.staged import end_bidding, honest_executor, make_executor
+from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 
 
@@ -78,7 +79,8 @@ def slow_solver(stage: Stage) -> tuple[Solver, Slow]:
 
 
 def two_verifiers(stage: Stage) -> list[Verifier]:
-    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor) for i in (1, 2)]
+    two = Own(slots=2)
+    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor, two) for i in (1, 2)]
     for verifier in verifiers:
         verifier.register()
     return verifiers

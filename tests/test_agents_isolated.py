@@ -46,7 +46,7 @@ class Refusing:
     def __init__(self, patch: pytest.MonkeyPatch, stage: Stage, error: Exception) -> None:
         self.patch, self.url, self.error = patch, stage.store.url, error
         self.asked = 0
-        self._honest = Store._draft
+        self._honest, self._exists = Store._draft, Store._exists
 
     def __enter__(self) -> Refusing:
         def draft(store: Store, name: str, parts: Any) -> str:
@@ -55,11 +55,15 @@ class Refusing:
             self.asked += 1
             raise self.error
 
+        # Also of what it has: a first start may be the submitter's own.
+        exists = self._exists
         self.patch.setattr(Store, "_draft", draft)
+        self.patch.setattr(Store, "_exists", lambda s, n: s.url != self.url and exists(s, n))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.patch.setattr(Store, "_draft", self._honest)
+        self.patch.setattr(Store, "_exists", self._exists)
 
 
 @pytest.mark.parametrize(
@@ -227,11 +231,9 @@ def test_a_verifier_moves_on_though_its_own_duty_fails(stage: Stage) -> None:
     train(stage, task, solver)
     while submitter.state(task).status != Status.SEALING:
         solver.poll()
-    for verifier in verifiers:
-        while submitter.seats(task)[1].state == SeatState.DRAWN and verifier.poll():
-            pass
-    for agent in (*verifiers, solver):
-        agent.poll()
+    while SeatState.DRAWN in {seat.state for seat in submitter.seats(task)}:
+        assert sum(verifier.poll() for verifier in verifiers)
+    assert solver.poll()
     assert submitter.state(task).status == Status.REVEALING
 
     class Broken(Verifier):
