@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from weakref import finalize
 
 from protocol import upkeep
-from protocol.bundle import Bundle, ExecutorFactory
+from protocol.bundle import Bundle, ExecutorFactory, state_layout
 from protocol.complaints import Complaints
 from protocol.dispute import GameView, Role, next_move, turn_of
 from protocol.errors import ArtifactError
@@ -32,6 +32,7 @@ from protocol.faults import Counts, find_fault
 from protocol.market import Market, OpenDispute
 from protocol.mirror import Mirror
 from protocol.secrets import Secrets
+from protocol.shelf import Shelf
 from protocol.slices import SECONDS, Slice, Workbench
 from protocol.task import Status, TaskState
 from protocol.witness import ReplayWitness, Witness
@@ -53,8 +54,6 @@ class _Game:
     dispute: OpenDispute
     view: GameView
     events: list[tuple[str, dict[str, Any]]]
-    witness: Witness | None = None
-    """None until there is a move to make."""
 
     def role_of(self, player: str) -> Role:
         """The side that an account plays, which is a party."""
@@ -97,6 +96,7 @@ class Agent(ABC):
         self._bundles: dict[int, Bundle] = {}
         self._executors: dict[int, Executor] = {}
         self._games: dict[int, _Game] = {}
+        self.shelf = Shelf(self._keep, self._fetch)
         self._later: list[_Duty] = []
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
@@ -262,25 +262,32 @@ class Agent(ABC):
             return False
         if turn_of(view.phase) is not own:
             return self._end_if_late(view)
-        if not self._prepared(game) or game.witness is None:
+        witness = self._prepared(game)
+        if witness is None:
             return True
-        move = next_move(view, game.witness, own)
+        move = next_move(view, witness, own)
         if move is None:
             return False
         self.progress(f"dispute:{move.function}", view.moves, 0)
         self.market.send_move(move.function, *move.args())
         return True
 
-    def _prepared(self, game: _Game) -> bool:
-        """Goes on with the replay that the next move is taken from; True if it is there."""
-        if game.witness is None:
-            begin = partial(self.approach, game.dispute)
-            if not self.work.advance(("dispute", game.dispute.id), begin):
-                return False
-            game.witness = self.witness(game.dispute)
-        own = game.witness
-        steps = own.preparation(game.view) if isinstance(own, ReplayWitness) else ()
-        return all(self.work.slice.take() for _ in steps)
+    def _prepared(self, game: _Game) -> Witness | None:
+        """Goes on with the replay that the next move is taken from; None until it is there."""
+        dispute, witness = game.dispute, self.shelf.get(game.dispute.id)
+        if witness is None:
+            if not self.work.advance(("dispute", dispute.id), partial(self.approach, dispute)):
+                return None
+            witness = self.witness(dispute)
+        self.shelf.use(dispute.task, dispute.id, witness)
+        steps = witness.preparation(game.view) if isinstance(witness, ReplayWitness) else ()
+        return witness if all(self.work.slice.take() for _ in steps) else None
+
+    def _keep(self, task: int, state: Sequence[Bits]) -> bytes:
+        return self.store(task).keep(state, state_layout(self.bundle(task).program))
+
+    def _fetch(self, task: int, root: bytes) -> list[Bits]:
+        return self.store(task).get_tensors(root, state_layout(self.bundle(task).program))
 
     def move_on(self, task: int, state: TaskState, patience: int = 0) -> bool:
         """Makes a call that the task waits for, if anybody may make it and nobody else did.
@@ -306,8 +313,7 @@ class Agent(ABC):
 
     def witness_of(self, dispute: int) -> Witness | None:
         """The witness that this agent played a dispute with."""
-        game = self._games.get(dispute)
-        return game.witness if game is not None else None
+        return self.shelf.get(dispute)
 
     def _follow(self, dispute: OpenDispute) -> _Game:
         """Brings the view of a dispute up to the chain's events."""
@@ -315,9 +321,9 @@ class Agent(ABC):
         game = self._games.get(dispute.id)
         if game is None or events[: len(game.events)] != game.events:
             # New, or the chain was reorganized under it: then the witness may still be right.
-            same = game is not None and events[:1] == game.events[:1]
-            kept = game.witness if game is not None and same else None
-            game = _Game(dispute, GameView.created(events[0][1]), events[:1], kept)
+            if game is not None and events[:1] != game.events[:1]:
+                self.shelf.forget(dispute.id)
+            game = _Game(dispute, GameView.created(events[0][1]), events[:1])
             self._games[dispute.id] = game
         for name, values in events[len(game.events) :]:
             game.view.apply(name, values)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from protocol import fold as folds
 from protocol.commitments import program_tree, roots_tree, state_root, step_log_tree
@@ -86,6 +86,16 @@ class Witness(Protocol):
         ...
 
 
+class Place(NamedTuple):
+    """How far a replay has come."""
+
+    roots: list[bytes]
+    """State roots that are known, that of the start first."""
+    steps: int
+    state: Sequence[Bits]
+    """The state after so many steps."""
+
+
 class ReplayWitness:
     """A witness that replays a segment with an executor. Read the module's text for what it costs.
 
@@ -117,7 +127,10 @@ class ReplayWitness:
         self.first_step = first_step
         self.steps = steps
         self._start = list(start_state)
-        self._state = (0, self._start)  # a number of steps and the state after them
+        self._state: tuple[int, Sequence[Bits]] = (
+            0,
+            self._start,
+        )  # a number of steps and the state after them
         self._roots: list[bytes] = []
         # Caches live and die with this object and hold what one step's dispute needs.
         self._trace = lru_cache(maxsize=1)(self._compute_trace)
@@ -135,6 +148,15 @@ class ReplayWitness:
             state = self.executor.step(state, self.first_step + step)
         self._state = (steps, list(state))
         return state
+
+    @property
+    def place(self) -> Place:
+        """Return how far this has come: what another witness of the segment can go on from."""
+        return Place(self._roots, *self._state)
+
+    def resume(self, place: Place) -> None:
+        """Go on where another witness of the segment was."""
+        self._roots, self._state = place.roots, (place.steps, place.state)
 
     def preparation(self, view: GameView) -> Iterator[None]:
         """Replay what the next move after `view` is taken from; yields before each step of it.

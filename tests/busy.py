@@ -31,6 +31,8 @@ class Slow(Executor):
         self.hook: Callable[[], None] = lambda: None
         self.trained: list[int] = []
         """Steps that were made in place: trained, or replayed for an audit."""
+        self.steps = 0
+        """How many others were made: replayed for a dispute."""
 
     def make(self, _program: Program, _inputs: Inputs) -> Executor:
         """As the factory of an agent."""
@@ -43,6 +45,7 @@ class Slow(Executor):
 
     def step(self, state: Sequence[Bits], step: int) -> list[Bits]:
         self._pass()
+        self.steps += 1
         return honest_executor().step(state, step)
 
     def update(self, state: list[Bits], step: int) -> None:

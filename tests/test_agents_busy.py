@@ -23,7 +23,10 @@ def stage(tmp_path: Path) -> Stage:
     return a_stage(tmp_path)
 
 
-def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(stage: Stage) -> None:
+@pytest.mark.parametrize("held", [1, 4])
+def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(
+    stage: Stage, held: int
+) -> None:
     # Three segments take more than the clock of the dispute that is opened last, for another task.
     submitter, roomy = post(stage, dispute_clock=7200, challenge_window=86_400, bond=ETHER // 32)
     solver, slow = slow_solver(stage)
@@ -38,7 +41,8 @@ def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(stage
     stage.chain.wait(1)
     for attacker in attackers:
         attacker.tell()
-    slow.seconds = 60
+    slow.seconds, solver.shelf.held = 60, held  # witnesses in memory; the others are on disk
+    replayed = slow.steps
 
     def attack() -> None:
         for attacker in attackers:
@@ -50,6 +54,7 @@ def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(stage
         attack()
         if not any(attacker.waits for attacker in attackers):
             break
+    assert slow.steps - replayed == 4 * 5  # no step twice
     slow.seconds, slow.hook = 0, lambda: None
     for task in (roomy, tight):
         state = stage.play(task, submitter, [solver, *verifiers], stage.party("keeper"))
