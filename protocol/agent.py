@@ -7,38 +7,37 @@ moved on, is looked at again by the next poll.
 
 What it keeps is named by what it is of, never by a number of the chain alone: after a
 reorganization the numbers of tasks, rounds and disputes may be others'.
+
+Every poll does what is most urgent first: moves in disputes, the one with the least time left
+before all others; then what each task waits for; then a slice of whatever takes long.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import finalize
 
 from protocol import upkeep
-from protocol.bundle import Bundle, ExecutorFactory
+from protocol.bundle import Bundle, ExecutorFactory, state_layout
+from protocol.complaints import Complaints
 from protocol.dispute import GameView, Role, next_move, turn_of
 from protocol.endings import Endings
-from protocol.errors import (
-    ArtifactError,
-    BitcourtError,
-    ChainError,
-    InsufficientFunds,
-    NotConfirmed,
-    TransactionReverted,
-)
+from protocol.errors import ArtifactError, NotConfirmed
 from protocol.execution import Bits, Executor
 from protocol.faults import Counts, find_fault
 from protocol.market import Market, OpenDispute
 from protocol.mirror import Mirror
 from protocol.secrets import Secrets
+from protocol.shelf import Shelf
+from protocol.slices import SECONDS, Slice, Workbench
 from protocol.task import Status, TaskState
 from protocol.witness import ReplayWitness, Witness
 
@@ -56,13 +55,26 @@ def silent(_phase: str, _done: int, _total: int) -> None:
 class _Game:
     """One dispute being played: the view so far and where its next events begin."""
 
+    dispute: OpenDispute
     view: GameView
-    witness: Witness
     subject: Any
-    """What the witness is of."""
+    """What its witness is of."""
     events: list[tuple[str, dict[str, Any]]]
     moved: int = -1
     """Block of this agent's last move."""
+
+    def role_of(self, player: str) -> Role:
+        """The side that an account plays, which is a party."""
+        return Role.DEFENDANT if self.view.defendant == player else Role.CHALLENGER
+
+
+class _Duty(NamedTuple):
+    """Something that may take long, and waits for the end of a poll."""
+
+    deadline: int
+    task: int
+    name: str
+    make: Callable[[], bool]
 
 
 class Agent(ABC):
@@ -76,67 +88,80 @@ class Agent(ABC):
         executor: ExecutorFactory,
         progress: Progress,
         directory: Path | None = None,
+        seconds: float = SECONDS,
     ) -> None:
-        """What it fetches is kept in `directory`, or by default as long as the agent lives."""
+        """What it fetches is kept in `directory`, or by default as long as the agent lives.
+
+        A poll does long work for about so many `seconds`, and a step at least.
+        """
         self._directory = directory
         self.market = market
         self.progress = progress
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
+        self.work = Workbench(Slice(seconds))
+        self.complaints = Complaints()
         self._make_executor = executor
         self._bundles: dict[bytes, Bundle] = {}
         self._executors: dict[bytes, Executor] = {}
         """Bundles and executors by the hash of the terms, which binds all that they are made of."""
         self._games: dict[int, _Game] = {}
+        self.shelf = Shelf(self._keep, self._fetch)
+        self._later: list[_Duty] = []
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
         self._endings = Endings()
         self._faultless: set[bytes] = set()
-        self._complaints: dict[int, str] = {}
 
     @abstractmethod
     def act(self, task: int, state: TaskState) -> bool:
-        """Makes the moves that are due in one task; True if it made one."""
+        """Makes the moves that are due in one task; True if it made one.
+
+        What may take long it leaves to the end of the poll: see `later`.
+        """
 
     def poll(self) -> bool:
-        """Makes the moves that are due in all tasks; True if it made any.
+        """Makes the moves that are due in all tasks; True if it made any, or has more to compute.
 
-        An error in one task is logged once and never keeps the others waiting: whoever posts a task
-        must not be able to stop those who read it. ChainError is raised if the chain itself does
-        not answer.
+        An error in one duty is logged once and keeps no other waiting, of the same task or another:
+        whoever posts a task must not be able to stop those who read it. ChainError is raised if the
+        chain itself does not answer.
         """
-        moved = False
-        for task in range(1, self.market.task_count() + 1):
-            if self._endings.stand(task):
-                continue
-            try:
-                state = self.market.state(task)
-                self.statuses[task] = state.status
-                acted = not self._endings.seen(task, state) and self.act(task, state)
-                moved |= acted
-                if state.status.final and not state.open and not acted:
-                    self._rest(task, state)
-                self._complaints.pop(task, None)
-            except NotConfirmed:
-                continue
-            except (TransactionReverted, InsufficientFunds) as error:
-                self._complain(task, error)
-            except ChainError:
-                raise
-            except Exception as error:  # a hostile task may break anything that reads it
-                self._complain(task, error)
+        self.work.slice.begin()
+        self._later = []
+        standing = self._read()
+        moved = self._litigate(standing)
+        if moved:
+            standing = self._read()
+        for task, state in sorted(standing.items(), key=lambda item: item[1].deadline):
+            moved |= self.complaints.attempt(task, "", partial(self._attend, task, state))
+        for duty in sorted(self._later, key=lambda duty: duty.deadline):
+            moved |= self.complaints.attempt(duty.task, duty.name, duty.make)
         return moved
 
-    def _rest(self, task: int, state: TaskState) -> None:
-        """Forgets a task as soon as nothing can bring it back."""
-        if self._endings.note(task, state, self.market.chain.block):
-            self.store(task).forget()
+    def later(self, task: int, deadline: int, name: str, make: Callable[[], bool]) -> None:
+        """Leaves what may take long to the end of this poll, where the earliest deadline is first.
 
-    def _complain(self, task: int, error: Exception) -> None:
-        known = isinstance(error, BitcourtError)
-        text = f"task {task}: {error}" if known else f"task {task}: {type(error).__name__}: {error}"
-        if self._complaints.get(task) != text:
-            self._complaints[task] = text
-            log.warning(text, exc_info=None if known else error)
+        `make` returns True if it moved something or has to go on in the next poll.
+        """
+        self._later.append(_Duty(deadline, task, name, make))
+
+    def _read(self) -> dict[int, TaskState]:
+        """Where all tasks stand that have not ended for good."""
+        standing: dict[int, TaskState] = {}
+        for task in range(1, self.market.task_count() + 1):
+            if not self._endings.stand(task):
+                with self.complaints.said_once(task, "state"):
+                    standing[task] = self.market.state(task)
+                    self.statuses[task] = standing[task].status
+        return standing
+
+    def _attend(self, task: int, state: TaskState) -> bool:
+        acted = not self._endings.seen(task, state) and self.act(task, state)
+        over = state.status.final and not state.open and not acted
+        # Forgets a task as soon as nothing can bring it back.
+        if over and self._endings.note(task, state, self.market.chain.block):
+            self.store(task).forget()
+        return acted
 
     def store(self, task: int) -> Mirror:
         """Where a task's artifacts are, and are kept once they were fetched."""
@@ -199,35 +224,88 @@ class Agent(ABC):
             return []
         return [d for d in self.market.disputes(task) if self.market.pending(d.id)]
 
-    def litigate(self, task: int, state: TaskState) -> bool:
-        """Makes the moves that are due in all disputes that this account is a party of."""
+    def litigates(self, task: int, state: TaskState) -> bool:
+        """True if this agent plays its disputes over a task now."""
+        return bool(state.open)
+
+    def _litigate(self, standing: dict[int, TaskState]) -> bool:
+        """Makes the moves that are due in all disputes that this account is a party of.
+
+        Whoever opens many disputes, over this task or another, must not be able to use up the clock
+        of one of them with the replays for the rest.
+        """
+        games: list[_Game] = []
+        for task, state in standing.items():
+            with self.complaints.said_once(task, "disputes"):
+                if self.litigates(task, state):
+                    games += self._games_of(task, state)
         moved = False
+        for game in sorted(games, key=self._time_left):
+            name = f"dispute {game.dispute.id}"
+            moved |= self.complaints.attempt(game.dispute.task, name, partial(self.play, game))
+        return moved
+
+    def _games_of(self, task: int, state: TaskState) -> list[_Game]:
+        games = []
         for dispute in self.pending(task, state):
             if self.market.address in (dispute.challenger, dispute.defendant):
-                moved |= self.play(dispute, partial(self.witness, dispute))
-        return moved
+                with self.complaints.said_once(task, f"dispute {dispute.id}"):
+                    games.append(self._follow(dispute))
+        return games
+
+    def _time_left(self, game: _Game) -> int:
+        """Seconds of this account's clock, which runs if it is its turn."""
+        view, role = game.view, game.role_of(self.market.address)
+        runs = turn_of(view.phase) is role
+        return view.clocks[role] - runs * (self.market.chain.now - view.moved_at)
+
+    def approach(self, _dispute: OpenDispute) -> Iterator[object]:
+        """What takes long before `witness` can be called; yields after each step."""
+        return iter(())
 
     @abstractmethod
     def witness(self, dispute: OpenDispute) -> Witness:
         """What this agent has to say about the disputed segments: its own replay."""
 
-    def play(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> bool:
-        """Makes this agent's next move in a dispute, or claims the opponent's time; True if so."""
-        game = self._follow(dispute, witness)
-        view = game.view
-        own = Role.DEFENDANT if view.defendant == self.market.address else Role.CHALLENGER
+    def play(self, game: _Game) -> bool:
+        """Makes this agent's next move in a dispute, or claims the opponent's time.
+
+        True if it did, or has to compute more first.
+        """
+        view, own = game.view, game.role_of(self.market.address)
         if view.finished:
             return False
         if turn_of(view.phase) is not own:
             return self._end_if_late(view)
         if not self.market.shows(game.moved):
             return False  # the view is that before the own last move
-        move = next_move(view, game.witness, own)
+        witness = self._prepared(game)
+        if witness is None:
+            return True
+        move = next_move(view, witness, own)
         if move is None:
             return False
         self.progress(f"dispute:{move.function}", view.moves, 0)
         game.moved = self.market.send_move(move.function, *move.args()).block
         return True
+
+    def _prepared(self, game: _Game) -> Witness | None:
+        """Goes on with the replay that the next move is taken from; None until it is there."""
+        dispute, witness = game.dispute, self.shelf.get(game.dispute.id)
+        if witness is None:
+            key = ("dispute", dispute.id, dispute.first, bytes(dispute.context["startRoot"]))
+            if not self.work.advance(key, partial(self.approach, dispute)):
+                return None
+            witness = self.witness(dispute)
+        self.shelf.use(dispute.task, dispute.id, witness)
+        steps = witness.preparation(game.view) if isinstance(witness, ReplayWitness) else ()
+        return witness if all(self.work.slice.take() for _ in steps) else None
+
+    def _keep(self, task: int, state: Sequence[Bits]) -> bytes:
+        return self.store(task).keep(state, state_layout(self.bundle(task).program))
+
+    def _fetch(self, task: int, root: bytes) -> list[Bits]:
+        return self.store(task).get_tensors(root, state_layout(self.bundle(task).program))
 
     def move_on(self, task: int, state: TaskState, patience: int = 0) -> bool:
         """Makes a call that the task waits for, if anybody may make it and nobody else did.
@@ -253,10 +331,9 @@ class Agent(ABC):
 
     def witness_of(self, dispute: int) -> Witness | None:
         """The witness that this agent played a dispute with."""
-        game = self._games.get(dispute)
-        return game.witness if game is not None else None
+        return self.shelf.get(dispute)
 
-    def _follow(self, dispute: OpenDispute, witness: Callable[[], Witness]) -> _Game:
+    def _follow(self, dispute: OpenDispute) -> _Game:
         """Brings the view of a dispute up to the chain's events."""
         events = self.market.game_events(dispute)
         if not events:
@@ -265,9 +342,9 @@ class Agent(ABC):
         subject = (dispute.task, dispute.first, dispute.count, dispute.context)
         if game is None or game.subject != subject or events[: len(game.events)] != game.events:
             # New, or the chain was reorganized under it: then it may be about something else.
-            same = game is not None and game.subject == subject
-            kept = game.witness if game and same else witness()
-            game = _Game(GameView.created(events[0][1]), kept, subject, events[:1])
+            if game is not None and game.subject != subject:
+                self.shelf.forget(dispute.id)
+            game = _Game(dispute, GameView.created(events[0][1]), subject, events[:1])
             self._games[dispute.id] = game
         for name, values in events[len(game.events) :]:
             game.view.apply(name, values)

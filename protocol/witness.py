@@ -12,19 +12,19 @@ Steps are counted in the segment from 0 here; `first_step` makes them numbers of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from protocol import fold as folds
 from protocol.commitments import program_tree, roots_tree, state_root, step_log_tree
 from protocol.encoding import encode_node
 from protocol.errors import UsageError
 from protocol.execution import Bits, Executor, Inputs
-from protocol.game_view import GameView, Phase
+from protocol.game_view import GameView, Level, Phase
 from protocol.merkle import Tree
 from protocol.one_step import TraceEvidence, find_proof
-from protocol.program import Program
+from protocol.program import Kind, Program
 from protocol.reference import Evaluator, Fetch, element_values
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.trace import KEEP, Trace
@@ -87,6 +87,16 @@ class Witness(Protocol):
         ...
 
 
+class Place(NamedTuple):
+    """How far a replay has come."""
+
+    roots: list[bytes]
+    """State roots that are known, that of the start first."""
+    steps: int
+    state: Sequence[Bits]
+    """The state after so many steps."""
+
+
 class ReplayWitness:
     """A witness that replays a segment with an executor. Read the module's text for what it costs.
 
@@ -118,7 +128,10 @@ class ReplayWitness:
         self.first_step = first_step
         self.steps = steps
         self._start = list(start_state)
-        self._state = (0, self._start)  # a number of steps and the state after them
+        self._state: tuple[int, Sequence[Bits]] = (
+            0,
+            self._start,
+        )  # a number of steps and the state after them
         self._roots: list[bytes] = []
         # Caches live and die with this object and hold what one step's dispute needs.
         self._trace = lru_cache(maxsize=1)(self._compute_trace)
@@ -136,6 +149,32 @@ class ReplayWitness:
             state = self.executor.step(state, self.first_step + step)
         self._state = (steps, list(state))
         return state
+
+    @property
+    def place(self) -> Place:
+        """Return how far this has come: what another witness of the segment can go on from."""
+        return Place(self._roots, *self._state)
+
+    def resume(self, place: Place) -> None:
+        """Go on where another witness of the segment was."""
+        self._roots, self._state = place.roots, (place.steps, place.state)
+
+    def preparation(self, view: GameView) -> Iterator[None]:
+        """Replay what the next move after `view` is taken from; yields before each step of it.
+
+        Whoever leaves it before its end may go on with another: what was replayed is kept.
+        """
+        last = view.phase is Phase.PROVE_LEAF and view.node_facts.kind is Kind.INPUT
+        if last or (view.level is Level.STEPS and view.phase is not Phase.COMMIT_TRACE):
+            while len(self._roots) <= self.steps:
+                yield
+                ReplayWitness.state_root(self, len(self._roots) - 1)
+            if not last:
+                return
+        while (done := self._state[0]) != view.step:
+            yield
+            self.state(done + 1 if done < view.step else 0)
+        yield  # the trace of that step
 
     def state_root(self, step: int) -> bytes:
         """Return the state root after `step`; step -1 stands for the start of the segment."""

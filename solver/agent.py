@@ -8,8 +8,9 @@ any moment goes on where the chain says it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from protocol import upkeep
@@ -20,12 +21,14 @@ from protocol.commitments import state_tree
 from protocol.errors import ArtifactError, ProgramError
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
+from protocol.slices import SECONDS
 from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_audited_again
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
 from protocol.work import program_flops
 from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
+from solver.uploads import Uploads
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Settings:
     """How many times the checkpoint log is committed in each progress window."""
     tasks: set[int] = field(default_factory=set)
     """Bids for these tasks only; for all if empty. It does its part in whatever it has won."""
+    slice: float = SECONDS
+    """Seconds of training after which everything else is looked at."""
 
 
 class Solver(Agent):
@@ -56,7 +61,7 @@ class Solver(Agent):
         settings: Settings,
         progress: Progress = silent,
     ) -> None:
-        super().__init__(market, executor, progress, settings.directory)
+        super().__init__(market, executor, progress, settings.directory, settings.slice)
         self.settings = settings
         self.bidder = self.bidder_type(
             market,
@@ -70,6 +75,9 @@ class Solver(Agent):
         self._published: set[bytes] = set()
         self._windows: dict[tuple[bytes, int], int] = {}
         """Block in which the window after a round was first seen open."""
+        now = lambda: market.chain.now  # noqa: E731
+        self.uploads = Uploads(self.serve, now, self.work)
+        self._shown: set[tuple[bytes, int, Status]] = set()
 
     @property
     def handlers(self) -> dict[Status, Callable[[int, TaskState], bool]]:
@@ -87,17 +95,35 @@ class Solver(Agent):
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
         if state.status.final:
+            self.uploads.forget(task)
             return self.bidder.close(task, state)
         if not self._has_won(task, state):
             wanted = not self.settings.tasks or task in self.settings.tasks
-            return state.status == Status.BIDDING and self.bidder.act(task, state, wanted)
+            return state.status == Status.BIDDING and self._bid(task, state, wanted)
         if state.status == Status.CONVICTED:
             return False  # nothing that is still open can change that
-        if self._train_again(task, state):
-            return True
+        if self._has_lost(task, state):
+            # All else needs them.
+            again = partial(self._train_segment, task)
+            self.later(task, self.market.chain.now, "training", lambda: again() or True)
+            return False
         moved = self.answer(task, state)
-        moved |= self.litigate(task, state)
-        return self.handlers[state.status](task, state) or moved
+        self._keep_serving(task, state)
+        handler = partial(self.handlers[state.status], task, state)
+        return self.complaints.attempt(task, state.status.name, handler) or moved
+
+    def litigates(self, task: int, state: TaskState) -> bool:
+        """True if this solver defends itself in a task."""
+        over = state.status == Status.CONVICTED or state.status.final
+        return bool(state.open) and not over and self._has_won(task, state)
+
+    def _bid(self, task: int, state: TaskState, wanted: bool) -> bool:
+        """Bids; what has to be fetched and compiled before waits for the end of the poll."""
+        act = partial(self.bidder.act, task, state, wanted)
+        if self.market.chain.now > state.deadline:
+            return act()
+        self.later(task, state.deadline, "bidding", act)
+        return False
 
     def check(self, task: int) -> None:
         """Raises unless all bytes of a task are here, it can be computed, and is no more work than
@@ -112,18 +138,19 @@ class Solver(Agent):
             )
 
     def train(self, task: int, state: TaskState) -> bool:
-        """Trains the next segment, and commits the log when all are there that are due.
+        """Commits the log when all checkpoints are there that are due; trains until then."""
+        target = self._target(task, state)
+        if self._begun(task) >= target:
+            return self._commit(task, state, target)
+        self.later(task, state.deadline, "training", partial(self._train_on, task, state, target))
+        return False
 
-        Only a segment each time, so that no other task, and no dispute, waits for a whole window.
-        """
-        spec = self.market.posted(task).spec
-        complete = spec.complete(state.settled)
-        share = -(-(complete - 1 - state.settled) // self.settings.commits)
-        target = min(complete, max(state.log_size, 1) + share)
+    def _train_on(self, task: int, state: TaskState, target: int) -> bool:
+        """Trains no more than a segment, or a slice of it, and commits the log after the last."""
         try:
             if self.checkpoints(task).begun < target:
-                self._train_segment(task)
-                if self.checkpoints(task).begun < target:
+                done = self._train_segment(task)
+                if not done or self._begun(task) < target:
                     return True
         except (ArtifactError, ProgramError):
             if self.void(task):
@@ -131,6 +158,20 @@ class Solver(Agent):
             if not self._may_decline(task, state):
                 raise
             return self._decline(task, state)
+        return self._commit(task, state, target)
+
+    def _target(self, task: int, state: TaskState) -> int:
+        """How many leaves the log will have that is committed next."""
+        complete = self.market.posted(task).spec.complete(state.settled)
+        share = -(-(complete - 1 - state.settled) // self.settings.commits)
+        return min(complete, max(state.log_size, 1) + share)
+
+    def _begun(self, task: int) -> int:
+        """How many checkpoints there are; none before they were looked for."""
+        found = self._checkpoints.get(self.folder(task))
+        return found.begun if found is not None else 0
+
+    def _commit(self, task: int, state: TaskState, target: int) -> bool:
         tree, old = self.log(task, target).tree, state.log_size
         proof = tree.inclusion_proof(0) if old == 0 else tree.consistency_proof(old)
         self.market.send_for("append", task, target, tree.root, proof)
@@ -147,12 +188,14 @@ class Solver(Agent):
         replaces = SeatState.SEALED in in_round(self.market.seats(task), state.round)
         starts = [] if replaces else [first for first, _, _ in runs]
         self.market.send_for("draw", task, self.openings(task, state, starts))
+        self.serve_later(task, state, starts)
         return True
 
     def open_starts(self, task: int, state: TaskState) -> bool:
-        """Serves and opens the checkpoint before each run, if somebody else has drawn."""
+        """Opens and serves the checkpoint before each run, if somebody else has drawn."""
         starts = [run.first for run in self.market.runs(task, state.round)]
         self.market.send_for("openStarts", task, self.openings(task, state, starts))
+        self.serve_later(task, state, starts)
         return True
 
     def open_ends(self, task: int, state: TaskState) -> bool:
@@ -162,10 +205,14 @@ class Solver(Agent):
             return False
         if states.count(SeatState.SEALED) < QUORUM:
             return self.proceed(task, state)
-        ends = [run.first + run.count for run in self.market.runs(task, state.round)]
-        *openings, final = self.openings(task, state, [*ends, state.log_size - 1])
+        leaves = [*self._ends(task, state), state.log_size - 1]
+        *openings, final = self.openings(task, state, leaves)
         self.market.send_for("openEnds", task, openings, final)
+        self.serve_later(task, state, leaves)
         return True
+
+    def _ends(self, task: int, state: TaskState) -> list[int]:
+        return [run.first + run.count for run in self.market.runs(task, state.round)]
 
     def proceed(self, task: int, state: TaskState) -> bool:
         """Makes the call that the task waits for once the verifiers' time is over."""
@@ -173,7 +220,15 @@ class Solver(Agent):
 
     def wait_for_challenges(self, task: int, state: TaskState) -> bool:
         """Shows all that was audited, so that anybody can challenge it, and settles afterwards."""
-        return self.publish(task, state) or self.proceed(task, state)
+        if state.log_root in self._published:
+            return self.proceed(task, state)
+        self.later(task, state.deadline, "publishing", partial(self._publish_on, task, state))
+        return False
+
+    def _publish_on(self, task: int, state: TaskState) -> bool:
+        """Publishes or, also if the store refuses what is published, makes the call that is due."""
+        publish = partial(self.publish, task, state)
+        return self.complaints.attempt(task, "publication", publish) or self.proceed(task, state)
 
     def publish(self, task: int, state: TaskState) -> bool:
         """Serves the progress window's states, and salt and root of every leaf of the log.
@@ -201,11 +256,11 @@ class Solver(Agent):
         moved = False
         for demand in self.market.demands(task) if state.open else ():
             if self.market.chain.now <= demand.deadline:
-                self._answer(task, state, demand)
-                moved = True
+                post = partial(self._answer, task, state, demand)
+                moved |= self.complaints.attempt(task, f"demand {demand.id}", post)
         return moved
 
-    def _answer(self, task: int, state: TaskState, demand: Demand) -> None:
+    def _answer(self, task: int, state: TaskState, demand: Demand) -> bool:
         tensors = self.checkpoints(task).state(demand.leaf)
         tree = tensor_tree(tensors[demand.tensor])
         (opening,) = self.openings(task, state, [demand.leaf])
@@ -219,11 +274,15 @@ class Solver(Agent):
             chunk(tensors[demand.tensor], demand.chunk),
             tree.inclusion_proof(demand.chunk),
         )
+        self.serve_later(task, state, [demand.leaf])
+        return True
 
     def witness(self, dispute: OpenDispute) -> Witness:
         """What this solver shows of the disputed segments: a replay from its own checkpoint."""
-        spec = self.market.posted(dispute.task).spec
-        start = self.checkpoints(dispute.task).state(dispute.first)
+        spec, own = self.market.posted(dispute.task).spec, self.checkpoints(dispute.task)
+        if dispute.first >= len(own):
+            raise ArtifactError(f"checkpoint {dispute.first} is lost, and trained again")
+        start = own.state(dispute.first)
         return self.replay(dispute.task, start, spec.steps_between(dispute.first, dispute.count))
 
     def log(self, task: int, size: int) -> CheckpointLog:
@@ -234,11 +293,29 @@ class Solver(Agent):
     def openings(
         self, task: int, state: TaskState, leaves: Sequence[int]
     ) -> list[tuple[bytes, bytes, list[bytes]]]:
-        """Openings of checkpoints in the log that is on chain, after their states are served."""
-        for leaf in leaves:
-            self.serve(task, leaf)
+        """Openings of checkpoints in the log that is on chain."""
         log = self.log(task, state.log_size)
         return [log.opening(leaf).as_abi() for leaf in leaves]
+
+    def serve_later(self, task: int, state: TaskState, leaves: Sequence[int]) -> None:
+        """Serves the states of checkpoints at the end of the poll, and again until it succeeds."""
+        self.uploads.want(task, leaves)
+        offer = partial(self.uploads.offer, task)
+        self.later(task, self.market.chain.now, "upload", offer)
+
+    def _keep_serving(self, task: int, state: TaskState) -> None:
+        """Sees to it that the store has what was opened: it may have refused it, or another process
+        of this solver may have ended in between.
+        """
+        phase = state.log_root, state.round, state.status
+        if state.status in (Status.SEALING, Status.REVEALING) and phase not in self._shown:
+            self._shown.add(phase)
+            starts = [run.first for run in self.market.runs(task, state.round)]
+            opened = state.status == Status.REVEALING
+            ends = [*self._ends(task, state), state.log_size - 1] if opened else []
+            self.uploads.want(task, [*starts, *ends])
+        if self.uploads.due(task):
+            self.serve_later(task, state, [])
 
     def serve(self, task: int, leaf: int) -> None:
         """Puts the state of a checkpoint into the task's store."""
@@ -259,7 +336,11 @@ class Solver(Agent):
         end = state.deadline + self.market.posted(task).spec.bid_window
         return state.status != Status.BIDDING or self.market.chain.now > end
 
-    def _train_segment(self, task: int) -> None:
+    def _train_segment(self, task: int) -> bool:
+        """Goes on with the next segment; True if it is trained."""
+        return self.work.advance(("training", self.folder(task)), partial(self._training, task))
+
+    def _training(self, task: int) -> Iterator[None]:
         spec, checkpoints, executor = (
             self.market.posted(task).spec,
             self.checkpoints(task),
@@ -268,15 +349,13 @@ class Solver(Agent):
         segment, state = checkpoints.take()
         for step in spec.steps_between(segment, 1):
             executor.update(state, step)
+            yield
         checkpoints.begin(state)  # hashed while the next segment is trained
         self.progress("train", segment + 1, spec.segments)
 
-    def _train_again(self, task: int, state: TaskState) -> bool:
-        """Trains a segment whose checkpoint was committed and is lost; True if there was one."""
-        if state.log_size == 0 or self.checkpoints(task).begun >= state.log_size:
-            return False
-        self._train_segment(task)
-        return True
+    def _has_lost(self, task: int, state: TaskState) -> bool:
+        """True if a checkpoint that was committed is not there, and has to be trained again."""
+        return state.log_size > 0 and self.checkpoints(task).begun < state.log_size
 
     def _may_decline(self, task: int, state: TaskState) -> bool:
         if state.status == Status.BIDDING:

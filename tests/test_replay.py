@@ -51,6 +51,14 @@ def silent(_done: int, _total: int) -> None:
     pass
 
 
+def advance(
+    replay: Replay, executor: Executor, place: Place, progress: Callable[[int, int], None] = silent
+) -> None:
+    """The next segment, in one go."""
+    for _ in replay.advance(CASE.program, executor, place.fetch, progress):
+        pass
+
+
 class Place:
     """Where one verifier keeps what it has, and a store with the state that a run starts from."""
 
@@ -98,11 +106,11 @@ def test_an_error_leaves_a_replay_as_it_was_and_it_goes_on_from_there(
             replay = place.replay(Run(1, 2, 0))
         if call == at // SEGMENT - 1:
             with pytest.raises(NumericsError):
-                replay.advance(CASE.program, executor, place.fetch, silent)
+                advance(replay, executor, place)
             assert (replay.roots, replay.complete) == ([], False)
         else:
             done = lambda n, _total: steps.append(n)  # noqa: E731
-            replay.advance(CASE.program, executor, place.fetch, done)
+            advance(replay, executor, place, done)
     assert replay.complete
     assert steps == [1, 2, 3, 4, 5, 6]  # nothing was counted twice
     assert replay.roots == [wanted(range(3, 9))]
@@ -114,7 +122,7 @@ def test_runs_follow_each_other_from_states_of_their_own(place: Place) -> None:
     executor = CompiledExecutor(CASE.program, CASE.inputs)
     replay = place.replay(Run(0, 1, 0), Run(3, 1, 0))
     for _ in range(2):
-        replay.advance(CASE.program, executor, place.fetch, silent)
+        advance(replay, executor, place)
     assert replay.complete
     assert replay.roots == [wanted(range(3)), wanted(range(9, 12))]
     assert place.fetched == [place.start] * 2

@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from protocol import audit
-from protocol.agent import Agent, Progress, log, silent
+from protocol.agent import Agent, Progress, silent
 from protocol.bundle import ExecutorFactory
 from protocol.commitments import ZERO_ROOT, receipt_root
 from protocol.errors import ArtifactError, ChainError
 from protocol.market import Market, OpenDispute
+from protocol.slices import SECONDS
 from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest
 from protocol.witness import Witness
 from verifier.demands import Demander
+from verifier.pace import Pace
 from verifier.replay import Replay, subject
 
 PATIENCE = 64
@@ -31,6 +33,8 @@ class Settings:
     """Tasks it may be drawn for at a time; each locks one stake."""
     directory: Path | None = None
     """Where all is kept that it would need to defend itself; None: only while the process lives."""
+    slice: float = SECONDS
+    """Seconds of a replay after which everything else is looked at."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,11 @@ class Verifier(Agent):
         progress: Progress = silent,
     ) -> None:
         self.settings = settings or Settings()
-        super().__init__(market, executor, progress, self.settings.directory)
+        own = self.settings
+        super().__init__(market, executor, progress, own.directory, own.slice)
         self.demander = Demander(market, self.store, self.bundle)
         self._replays: dict[Path, Replay] = {}
+        self._paces: dict[Replay, Pace] = {}
 
     def register(self) -> bool:
         """Locks the stakes and joins the list; False if it has joined already."""
@@ -75,19 +81,17 @@ class Verifier(Agent):
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
-        # Also after a conviction by somebody else: the reward follows priority, not speed.
-        moved = self.litigate(task, state)
         if state.status == Status.COMMITTED:
             # In the solver's place, long before the block's hash is forgotten.
-            return self.move_on(task, state, PATIENCE) or moved
+            return self.move_on(task, state, PATIENCE)
         if state.status < Status.STARTING:
-            return moved
+            return False
         seats = self.market.seats(task)
         index = audit.seat_of(seats, self.market.address, state.round)
-        handler = self.handlers.get(state.status)
+        handler, moved = self.handlers.get(state.status), False
         if index is not None and handler is not None:
-            runs = self.market.runs(task, state.round)
-            moved |= handler(Duty(task, state, index, seats[index].state, runs))
+            duty = Duty(task, state, index, seats[index].state, self.market.runs(task, state.round))
+            moved = self.complaints.attempt(task, state.status.name, partial(handler, duty))
         # Whoever sits in the audit wants it to end: its stake is locked until then.
         involved = any(seat.verifier == self.market.address for seat in seats)
         return moved or (involved and self.move_on(task, state, PATIENCE))
@@ -107,10 +111,19 @@ class Verifier(Agent):
 
         Few chunks that are missing are demanded on chain. What cannot be replayed because more is
         missing or wrong is tried again until half of the window is over. Then this verifier reports
-        it and leaves: silence would cost its stake.
+        it and leaves, as it does when the replay would not be done in time: silence would cost its
+        stake.
         """
         if duty.seat != SeatState.DRAWN or self._late(duty):
             return False
+        if self._is_hopeless(duty):
+            return self._report(duty)
+        if self._is_replayed(duty):
+            return self._seal(duty)
+        self.later(duty.task, duty.state.deadline, "replay", partial(self._seal, duty))
+        return False
+
+    def _seal(self, duty: Duty) -> bool:
         try:
             roots = self.digests(duty)
         except ArtifactError:
@@ -118,7 +131,7 @@ class Verifier(Agent):
         except ChainError:
             raise
         except Exception as error:  # whatever a hostile program does, the stake must not be lost
-            log.warning("task %s: cannot replay: %s", duty.task, error)
+            self.complaints.say(duty.task, "replay", error)
             return self._leave(duty)
         if roots is None:
             return True
@@ -143,9 +156,9 @@ class Verifier(Agent):
         opened = audit.ends(self.market, duty.task, duty.round)
         if opened is None:
             return False  # not confirmed yet
-        digests = self.digests(duty)
-        if digests is None:
-            return True
+        return self._once_replayed(duty, partial(self._reveal, duty, opened))
+
+    def _reveal(self, duty: Duty, opened: audit.Ends, digests: list[bytes]) -> bool:
         receipt = self.receipt(duty, opened, digests)
         if receipt is None:
             return self._fetch_final(duty, opened)
@@ -176,9 +189,9 @@ class Verifier(Agent):
         late = self.market.chain.now > self._priority_end(duty)
         if duty.seat != SeatState.MISMATCHED or late or opened is None:
             return False
-        digests = self.digests(duty)
-        if digests is None:
-            return True
+        return self._once_replayed(duty, partial(self._object, duty, opened))
+
+    def _object(self, duty: Duty, opened: audit.Ends, digests: list[bytes]) -> bool:
         for run, theirs, own in zip(duty.runs, opened.roots, digests, strict=True):
             if theirs != own:
                 self._challenge(duty, run)
@@ -208,19 +221,65 @@ class Verifier(Agent):
     def digests(self, duty: Duty) -> list[bytes] | None:
         """State roots at the end of each drawn run; None if a part is still to be replayed.
 
-        Replays a segment each time, so that no other task, and no dispute, waits for a whole audit.
+        Replays a segment, or a slice of it, so that no other task waits for a whole audit.
         """
-        spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
-        # Named by what is replayed: after a reorganization the same round may have other runs.
-        book = self.folder(duty.task) / f"replay-{subject(duty.runs, starts).hex()[:16]}.json"
-        if book not in self._replays:
-            self._replays[book] = Replay(spec, duty.runs, starts, book, self.store(duty.task))
-        replay = self._replays[book]
+        replay = self._replay(duty)
         if not replay.complete:
+            self._paces[replay].begin(self.market.chain.now, replay.done)
             program, executor = self.bundle(duty.task).program, self.executor(duty.task)
-            fetch = partial(self.demander.state, duty.task)
-            replay.advance(program, executor, fetch, partial(self.progress, "replay"))
+            fetch, report = (
+                partial(self.demander.state, duty.task),
+                partial(self.progress, "replay"),
+            )
+            self.work.advance(replay, partial(replay.advance, program, executor, fetch, report))
         return replay.roots if replay.complete else None
+
+    def _book(self, duty: Duty) -> Path:
+        """Names a replay by what is replayed: a reorganization may give a round other runs."""
+        name = subject(duty.runs, self.starts(duty)).hex()[:16]
+        return self.folder(duty.task) / f"replay-{name}.json"
+
+    def _replay(self, duty: Duty) -> Replay:
+        book = self._book(duty)
+        if book not in self._replays:
+            spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
+            replay = Replay(spec, duty.runs, starts, book, self.store(duty.task))
+            self._replays[book], self._paces[replay] = replay, Pace(spec.audit_window)
+        return self._replays[book]
+
+    def _known(self, duty: Duty) -> Replay | None:
+        """The replay, if it was begun."""
+        try:
+            return self._replays.get(self._book(duty))
+        except ArtifactError:
+            return None  # the starts are not there yet
+
+    def _once_replayed(self, duty: Duty, go_on: Callable[[list[bytes]], bool]) -> bool:
+        """Goes on with the digests, now or after more of the replay at the end of the poll."""
+
+        def replay() -> bool:
+            digests = self.digests(duty)
+            return True if digests is None else go_on(digests)
+
+        if self._is_replayed(duty):
+            return replay()
+        self.later(duty.task, duty.state.deadline, "replay", replay)
+        return False
+
+    def _is_replayed(self, duty: Duty) -> bool:
+        found = self._known(duty)
+        return found is not None and found.complete
+
+    def _is_hopeless(self, duty: Duty) -> bool:
+        """True if the replay is not done in time, as far as can be seen."""
+        if self._is_replayed(duty):
+            return False
+        now, deadline = self.market.chain.now, duty.state.deadline
+        replay = self._known(duty)
+        if replay is None:
+            window = self.market.posted(duty.task).spec.audit_window
+            return Pace(window).is_hopeless(now, deadline, 0, 1)
+        return self._paces[replay].is_hopeless(now, deadline, replay.done, replay.total)
 
     def starts(self, duty: Duty) -> list[bytes]:
         """The opened state roots before the runs; ArtifactError if they are not confirmed yet."""
@@ -256,6 +315,9 @@ class Verifier(Agent):
             return True
         if self.demander.waits(duty.task, duty.state) or not self._hurries(duty):
             return False
+        return self._report(duty)
+
+    def _report(self, duty: Duty) -> bool:
         self.market.send("reportUnavailable", duty.task, duty.index)
         return True
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from eth_utils.crypto import keccak
@@ -27,7 +27,7 @@ def subject(runs: Sequence[Run], starts: Sequence[bytes]) -> bytes:
 
 
 class Replay:
-    """State roots at the ends of some runs. An error leaves all as it was before the call."""
+    """State roots at the ends of some runs. An error leaves all as it was before its segment."""
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Replay:
         self._book, self._store = book, store
         self._segment = 0
         """How many of the current run's are done."""
+        self.done = 0
+        """Steps, those of an unfinished segment included."""
         self._root = b""
         """Of the state after them."""
         self._read()
@@ -60,19 +62,20 @@ class Replay:
         executor: Executor,
         fetch: Callable[[bytes], list[Bits]],
         progress: Callable[[int, int], None],
-    ) -> None:
-        """Replays the next segment.
+    ) -> Iterator[None]:
+        """Replays the next segment; yields after each step.
 
         `fetch` gets the state with a root, in arrays of this call's own.
         `progress` is called with the steps that are done, and how many there are in all.
         """
         run, start = self._todo[len(self.roots)]
         current = fetch(self._root if self._segment else start)
-        done, total = self._steps()
+        self.done, total = self._finished, self.total
         for step in self._spec.steps_between(run.first + self._segment, 1):
             executor.update(current, step)
-            done += 1
-            progress(done, total)
+            self.done += 1
+            progress(self.done, total)
+            yield
         if self._segment + 1 < run.count:
             root = self._store.keep(current, state_layout(program))
             self._segment, self._root = self._segment + 1, root
@@ -81,14 +84,23 @@ class Replay:
             self._segment, self._root = 0, b""
         self._write()
 
-    def _steps(self) -> tuple[int, int]:
-        """Steps that are done, and all."""
-        between, at = self._spec.steps_between, len(self.roots)
-        counts = [len(between(run.first, run.count)) for run, _ in self._todo]
-        done = sum(counts[:at])
+    @property
+    def total(self) -> int:
+        """Steps of all runs."""
+        return sum(self._counts)
+
+    @property
+    def _counts(self) -> list[int]:
+        return [len(self._spec.steps_between(run.first, run.count)) for run, _ in self._todo]
+
+    @property
+    def _finished(self) -> int:
+        """Steps of the segments that are done."""
+        at = len(self.roots)
+        done = sum(self._counts[:at])
         if self._segment:
-            done += len(between(self._todo[at][0].first, self._segment))
-        return done, sum(counts)
+            done += len(self._spec.steps_between(self._todo[at][0].first, self._segment))
+        return done
 
     def _write(self) -> None:
         roots = [root.hex() for root in self.roots]
@@ -101,6 +113,7 @@ class Replay:
             done = json.loads(self._book.read_bytes())
             self.roots = [bytes.fromhex(root) for root in done["ends"]]
             self._segment, self._root = int(done["segments"]), bytes.fromhex(done["state"])
+            self.done = self._finished
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:

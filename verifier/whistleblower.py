@@ -7,20 +7,22 @@ finds a segment that ends elsewhere challenges the solver, and each verifier tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from protocol.agent import Agent, Progress, silent
 from protocol.audit import CheckpointLog
-from protocol.bundle import ExecutorFactory
+from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.market import Market, OpenDispute
 from protocol.rules import BOND_DOUBLES
+from protocol.slices import SECONDS
 from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from verifier.accusations import Accusation, Book
@@ -37,15 +39,19 @@ class Settings:
     """Looks for lies in these tasks only; in all if empty. It ends whatever it has begun."""
     directory: Path | None = None
     """Where all is kept that its disputes need; None: only while the process lives."""
+    slice: float = SECONDS
+    """Seconds of a replay after which everything else is looked at."""
 
 
 @dataclass
 class _Search:
-    """A progress window being replayed, part by part."""
+    """A progress window being replayed, step by step."""
 
     log: CheckpointLog
-    parts: Iterator[list[Accusation]]
+    steps: Iterator[list[Accusation]]
+    """Yields whom to accuse after each step; nobody after most."""
     found: list[Accusation] = field(default_factory=list)
+    done: bool = False
 
 
 class Whistleblower(Agent):
@@ -59,13 +65,15 @@ class Whistleblower(Agent):
         progress: Progress = silent,
     ) -> None:
         self.settings = settings or Settings()
-        super().__init__(market, executor, progress, self.settings.directory)
+        own = self.settings
+        super().__init__(market, executor, progress, own.directory, own.slice)
         self.demander = Demander(market, self.store, self.bundle)
         self._searches: dict[Any, _Search] = {}
         """By all that a search depends on: a reorganization may change the draw alone."""
         self._told = market.chain.block
         """Block of the last challenge; of an earlier process there may be one until now."""
         self._involved: set[int] = set()
+        self._accusing: set[int] = set()
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
@@ -74,13 +82,33 @@ class Whistleblower(Agent):
             return False
         early = self.market.chain.now <= state.deadline
         watching = state.status == Status.WINDOW and (early or involved)
-        # No dispute ends before all are open: a conviction of the solver would end the rest.
-        if watching and self.accuse(task, state, early):
-            return True
-        return self.litigate(task, state) or (involved and self.move_on(task, state))
+        if watching:
+            accuse = partial(self._accuse, task, state, early)
+            self.later(task, state.deadline, "accusation", accuse)
+        else:
+            self._accusing.discard(task)
+        return involved and self.move_on(task, state)
+
+    def litigates(self, task: int, state: TaskState) -> bool:
+        """True if all is open that this account has to dispute in a task.
+
+        No dispute ends before that: a conviction of the solver would end the rest.
+        """
+        if not state.open or task in self._accusing:
+            return False
+        return not self.settings.tasks or task in self.settings.tasks or self._has_part(task, state)
+
+    def _accuse(self, task: int, state: TaskState, early: bool) -> bool:
+        moved = self.accuse(task, state, early)
+        search = self._searches.get(self._key(task, state))
+        if moved and search is not None and search.done:
+            self._accusing.add(task)
+        else:
+            self._accusing.discard(task)
+        return moved
 
     def accuse(self, task: int, state: TaskState, early: bool) -> bool:
-        """Replays the next part of the window, seals a challenge, or tells it; True if it did.
+        """Replays a slice of the window, seals a challenge, or tells it; True if it did.
 
         Only `early`, before the end of the window, a challenge may be sealed; it may be told later.
         What is sealed is told first, since its time is short.
@@ -95,7 +123,7 @@ class Whistleblower(Agent):
                 return self._tell(task, state, sealed)
         if search is None:
             return False
-        if self._replay_next(key, search):
+        if not search.done and not self._is_searched(key, search):
             return True
         left = self._untold(task, search.found)
         if not left or any(digest) or not early or not self.market.shows(self._told):
@@ -103,11 +131,18 @@ class Whistleblower(Agent):
         self._seal(task, state, left[0])
         return True
 
+    def approach(self, dispute: OpenDispute) -> Iterator[object]:
+        """Computes the state before the disputed segments, if nobody serves it, and keeps it."""
+        task = dispute.task
+        log = CheckpointLog.fetch(self.store(task), self.market.state(task))
+        state = yield from self._state(task, log, dispute.first)
+        self.store(task).keep(state, state_layout(self.bundle(task).program))
+
     def witness(self, dispute: OpenDispute) -> Witness:
         """This account's own replay of the disputed segments."""
         spec = self.market.posted(dispute.task).spec
         log = CheckpointLog.fetch(self.store(dispute.task), self.market.state(dispute.task))
-        start = self._state(dispute.task, log, dispute.first)
+        start = self.demander.state(dispute.task, log.roots[dispute.first])
         return self.replay(dispute.task, start, spec.steps_between(dispute.first, dispute.count))
 
     # Finding --------------------------------------------------------------------------------------
@@ -125,22 +160,28 @@ class Whistleblower(Agent):
             self._searches[key] = _Search(log, self._parts(task, state, log))
         return self._searches[key]
 
-    def _replay_next(self, key: Any, search: _Search) -> bool:
-        """Replays the next part; False if there is none left."""
+    def _is_searched(self, key: Any, search: _Search) -> bool:
+        """Goes on with the replay as long as the slice lasts; True if it has come to its end."""
         try:
-            found = next(search.parts, None)
+            while self.work.slice.take():
+                found = next(search.steps, None)
+                if found is None:
+                    search.done = True
+                    return True
+                search.found += found
         except BaseException:
             del self._searches[key]  # begins anew
             raise
-        search.found += found or []
-        return found is not None
+        return False
 
     def _parts(self, task: int, state: TaskState, log: CheckpointLog) -> Iterator[list[Accusation]]:
-        """Replays the drawn runs, then other segments; yields whom to accuse after each."""
+        """Replays the drawn runs, then other segments; yields whom to accuse after each, and
+        nobody after each step.
+        """
         # One lie convicts the solver, and the bond of each further challenge is at stake.
         seats, accused = self.market.seats(task), False
         for run in self.market.runs(task):
-            false, ends_false = self._replay(task, log, run.first, run.count)
+            false, ends_false = yield from self._replay(task, log, run.first, run.count)
             found = [] if accused else [Accusation(s, 1, NO_SEAT) for s in false[:1]]
             for index, seat in enumerate(seats):
                 if ends_false and seat.state == SeatState.ATTESTED and seat.round == run.round:
@@ -153,32 +194,34 @@ class Whistleblower(Agent):
         for segment in others:
             if accused:
                 return
-            false, _ = self._replay(task, log, segment, 1)
+            false, _ = yield from self._replay(task, log, segment, 1)
             accused = bool(false)
             yield [Accusation(segment, 1, NO_SEAT) for segment in false]
 
     def _replay(
         self, task: int, log: CheckpointLog, first: int, count: int
-    ) -> tuple[list[int], bool]:
+    ) -> Generator[list[Accusation], None, tuple[list[int], bool]]:
         """Replays some segments from the state before them.
 
         Returns the first segment that starts as the log says and ends elsewhere, if there is one,
         and whether the last ends elsewhere. Nothing is found where the state is not to be had.
         """
         try:
-            current = self._state(task, log, first)
+            current = yield from self._state(task, log, first)
         except ArtifactError:
             return [], False
         false: list[int] = []
         differs = False
         for segment in range(first, first + count):
-            self._replay_on(task, current, segment, 1)
+            yield from self._replay_on(task, current, segment, 1)
             differs = state_root(current) != log.roots[segment + 1]
             if differs and not false:
                 false.append(segment)
         return false, differs
 
-    def _state(self, task: int, log: CheckpointLog, leaf: int) -> list[Bits]:
+    def _state(
+        self, task: int, log: CheckpointLog, leaf: int
+    ) -> Generator[list[Accusation], None, list[Bits]]:
         """The state in a leaf, in new arrays: stored, or computed from the last one that is.
 
         ArtifactError if what was computed is not what the log says.
@@ -192,15 +235,18 @@ class Whistleblower(Agent):
                 if near == 0:
                     raise
                 near -= 1
-        self._replay_on(task, current, near, leaf - near)
+        yield from self._replay_on(task, current, near, leaf - near)
         if state_root(current) != log.roots[leaf]:
             raise ArtifactError(f"the state in leaf {leaf} of task {task} is not there")
         return current
 
-    def _replay_on(self, task: int, state: list[Bits], first: int, count: int) -> None:
-        """Does the steps of some segments in place."""
+    def _replay_on(
+        self, task: int, state: list[Bits], first: int, count: int
+    ) -> Iterator[list[Accusation]]:
+        """Does the steps of some segments in place; yields after each."""
         for step in self.market.posted(task).spec.steps_between(first, count):
             self.executor(task).update(state, step)
+            yield []
 
     # Accusing -------------------------------------------------------------------------------------
 

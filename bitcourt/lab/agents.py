@@ -14,8 +14,8 @@ from verifier.agent import Duty, Verifier
 class StallingSolver(Solver):
     """Stops answering as soon as it is disputed."""
 
-    def litigate(self, task: int, state: TaskState) -> bool:
-        """Does nothing."""
+    def litigates(self, task: int, state: TaskState) -> bool:
+        """Never."""
         return False
 
 
