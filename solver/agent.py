@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol import upkeep
-from protocol.agent import Agent, Progress, silent
+from protocol.agent import Agent, Progress, log, silent
+from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
-from protocol.errors import ArtifactError, ProgramError
+from protocol.errors import ChainError, InfeasibleError, said
+from protocol.feasibility import Limits
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
-from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_lacking
+from protocol.task import Demand, SeatState, Status, TaskState, is_lacking
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
-from protocol.work import program_flops
 from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
 
@@ -42,6 +43,8 @@ class Settings:
     """How many times the checkpoint log is committed in each progress window."""
     tasks: set[int] = field(default_factory=set)
     """Only these tasks; all if empty."""
+    limits: Limits = field(default_factory=Limits)
+    """What a task may ask for at the most; see also `protocol.feasibility`."""
 
 
 class Solver(Agent):
@@ -58,6 +61,9 @@ class Solver(Agent):
     ) -> None:
         super().__init__(market, executor, progress, settings.directory)
         self.settings = settings
+        self.assessment = Assessment(
+            market, settings.limits, self.store, self.bundle, self.executor
+        )
         self.bidder = self.bidder_type(
             market,
             self.secrets,
@@ -99,16 +105,10 @@ class Solver(Agent):
         return self.handlers[state.status](task, state) or moved
 
     def check(self, task: int) -> None:
-        """Raises unless all bytes of a task are here, it can be computed, and is no more work than
-        its terms say: what an ask is worth follows from that.
+        """Raises unless this machine holds a task, can train it and defend it in time, and its
+        owner admits the terms.
         """
-        self.executor(task)
-        spec = self.market.posted(task).spec
-        needed = -(-program_flops(self.bundle(task).program) * spec.steps // WORK_UNIT)
-        if needed > spec.work:
-            raise ProgramError(
-                f"the terms state {spec.work} units of work, the program takes {needed}"
-            )
+        self.assessment.of_solver(task)
 
     def train(self, task: int, state: TaskState) -> bool:
         """Trains the next segment, and commits the log when all are there that are due.
@@ -120,16 +120,20 @@ class Solver(Agent):
         share = -(-(complete - 1 - state.settled) // self.settings.commits)
         target = min(complete, max(state.log_size, 1) + share)
         try:
+            if self._may_decline(task, state) and self.checkpoints(task).begun == 1:
+                self.check(task)  # the ask may have won while this agent did not look
             if self.checkpoints(task).begun < target:
                 self._train_segment(task)
                 if self.checkpoints(task).begun < target:
                     return True
-        except (ArtifactError, ProgramError):
+        except ChainError:
+            raise
+        except Exception as error:  # whatever keeps it from computing this
             if self.void(task):
                 return True
             if not self._may_decline(task, state):
                 raise
-            return self._decline(task, state)
+            return self._decline(task, state, error)
         tree, old = self.log(task, target).tree, state.log_size
         proof = tree.inclusion_proof(0) if old == 0 else tree.consistency_proof(old)
         self.market.send_for("append", task, target, tree.root, proof)
@@ -276,16 +280,19 @@ class Solver(Agent):
         in_time = self.market.chain.now <= state.deadline - half
         return state.by_ask and state.log_size == 0 and in_time
 
-    def _decline(self, task: int, state: TaskState) -> bool:
+    def _decline(self, task: int, state: TaskState, error: Exception) -> bool:
         """Gives back a task that somebody entered this solver's ask for, and that it cannot train.
 
-        Bytes that are missing may still come: a quarter of the training window is waited for them.
+        What keeps it may pass: a quarter of the training window is waited for that, unless the
+        error says that this machine can never do it.
         """
         if state.status == Status.BIDDING:
             self.market.send_for("assign", task)
             return True
         left = state.deadline - self.market.chain.now
-        if 4 * left > 3 * self.market.posted(task).spec.train_window:
+        passes = not isinstance(error, InfeasibleError)
+        if passes and 4 * left > 3 * self.market.posted(task).spec.train_window:
             return False
+        log.warning("task %s: declined: %s", task, said(error))
         self.market.send_for("decline", task)
         return True

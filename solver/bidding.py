@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from protocol.errors import ArtifactError, ProgramError, UsageError
+from protocol.errors import ChainError, InfeasibleError, UsageError, said
 from protocol.files import write_whole
 from protocol.market import Market, Posted
 from protocol.secrets import Secrets
 from protocol.task import NOBODY, TaskState, bid_digest
+from solver.reserve import reserved
+
+log = logging.getLogger("bitcourt")
 
 Price = Callable[[Posted], int]
 
@@ -61,13 +65,18 @@ class Bidder:
     def _leave(self, posted: Posted, state: TaskState) -> bool:
         """Takes its ask, which leads, out of a task that it cannot check: still for nothing.
 
-        What is missing may come until half of the time is over.
+        What is missing may come until half of the time is over; what this machine can never do, it
+        leaves at once.
         """
         try:
             self._check(posted.id)
-        except (ArtifactError, ProgramError):
-            if 2 * (state.deadline - self.market.chain.now) > posted.spec.bid_window:
+        except ChainError:
+            raise
+        except Exception as error:  # whatever keeps it from computing this
+            early = 2 * (state.deadline - self.market.chain.now) > posted.spec.bid_window
+            if early and not isinstance(error, InfeasibleError):
                 return False
+            log.warning("task %s: declined: %s", posted.id, said(error))
             self.market.send_for("decline", posted.id)
             return True
         return False
@@ -78,7 +87,7 @@ class Bidder:
         # Whoever takes a task certifies that every byte is here and checked, and that this machine
         # can compute the program: this raises if it is not so.
         self._check(posted.id)
-        self.market.ensure_balance(posted.spec.solver_stake)
+        self._ensure(posted.id, posted.spec.solver_stake)
         self.market.send_for("accept", posted.id)
         return True
 
@@ -87,7 +96,7 @@ class Bidder:
         if price > spec.budget or self._sealed(posted.id):
             return False
         self._check(posted.id)
-        self.market.ensure_balance(max(spec.bond, spec.solver_stake))
+        self._ensure(posted.id, max(spec.bond, spec.solver_stake))
         # Written before the bid is sent: a bid whose price was lost costs its bond.
         self._remember(posted.id, price)
         self.market.send_for("bid", posted.id, self._digest(posted.id, price))
@@ -116,9 +125,17 @@ class Bidder:
         if outbid or not self.market.record(own).asks(spec):
             return False
         self._check(posted.id)
-        self.market.ensure_balance(spec.solver_stake)
+        self._ensure(posted.id, spec.solver_stake)
         self.market.send_for("enterAsk", posted.id, own)
         return True
+
+    def _ensure(self, task: int, needed: int) -> None:
+        """Deposits what is missing to lock `needed`, and to reveal all that is sealed already.
+
+        Raises InsufficientFunds if there is not enough for all of it: a bid that cannot be
+        revealed costs its bond.
+        """
+        self.market.ensure_balance(needed + reserved(self.market, task))
 
     def _sealed(self, task: int) -> bytes:
         """The digest of the own sealed bid; empty if there is none."""
