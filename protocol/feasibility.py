@@ -11,10 +11,10 @@ the bound, and what could be done.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.errors import InfeasibleError
 from protocol.program import Kind, Program
@@ -83,6 +83,19 @@ class Limits:
     """Seconds for which an audit, with all demands and a dispute, or the bidding may lock money."""
 
 
+class Cut(NamedTuple):
+    """How a training is cut and audited: the part of a `TaskSpec` that all times depend on."""
+
+    steps: int
+    segment_steps: int
+    segments: int
+    window_segments: int
+    samples: int
+
+
+Schedule = TaskSpec | Cut
+
+
 @dataclass(frozen=True)
 class Speed:
     """How long a program takes on a machine, in seconds."""
@@ -104,21 +117,21 @@ class Speed:
         """From the seconds of a step and of a state's root."""
         return cls(step, hashing, step + resources(program).trace_bytes / HASH_RATE)
 
-    def training(self, spec: TaskSpec, segments: int) -> float:
+    def training(self, spec: Schedule, segments: int) -> float:
         """Training some segments, with a checkpoint after each."""
         return self._steps(spec, segments) * self.step + segments * self.hashing
 
-    def replay(self, spec: TaskSpec, runs: Iterable[int]) -> float:
+    def replay(self, spec: Schedule, runs: Iterable[int]) -> float:
         """Replaying runs of so many segments, each of whose states is kept or hashed."""
         return sum(self.training(spec, count) for count in runs)
 
-    def defence(self, spec: TaskSpec, segments: int) -> float:
+    def defence(self, spec: Schedule, segments: int) -> float:
         """Defending a run in a dispute: its steps, the root after each, and traces of one."""
         steps = self._steps(spec, segments)
         return steps * (REPLAYS * self.step + self.hashing) + TRACES * self.trace
 
     @staticmethod
-    def _steps(spec: TaskSpec, segments: int) -> int:
+    def _steps(spec: Schedule, segments: int) -> int:
         return min(spec.steps, segments * spec.segment_steps)
 
 
@@ -201,43 +214,55 @@ def needed_mib(program: Program) -> int:
     return -(-(2 * cost.state_bytes + cost.live_bytes + sum(leaves.values())) // MIB)
 
 
-def check_training(spec: TaskSpec, speed: Speed) -> None:
-    """Check the time to train each progress window, and that others can audit the result."""
-    segments = min(spec.window_segments, spec.segments)
-    _fits(
-        "the train window", spec.train_window, TRAIN_MARGIN * speed.training(spec, segments),
-        f"training the {segments} segments of a progress window takes", TRAIN_MARGIN,
-    )  # fmt: skip
-    # Each draw that had to be made again drew a segment more.
-    check_audit(spec, speed, [1] * min(segments, MAX_SAMPLES, spec.samples + MAX_ROUNDS - 1))
+def train_seconds(spec: Schedule, speed: Speed) -> float:
+    """Return how long the train window of the longest progress window must be."""
+    return TRAIN_MARGIN * speed.training(spec, min(spec.window_segments, spec.segments))
 
 
-def check_audit(spec: TaskSpec, speed: Speed, runs: list[int]) -> None:
-    """Check the time to replay drawn runs, which are given by how many segments they have."""
-    _fits(
-        "the audit window", spec.audit_window, AUDIT_MARGIN * speed.replay(spec, runs),
-        f"replaying {sum(runs)} drawn segments takes", AUDIT_MARGIN,
-    )  # fmt: skip
+def audit_seconds(spec: Schedule, speed: Speed, runs: Sequence[int] | None = None) -> float:
+    """Return how long the audit window must be to replay runs of so many segments.
+
+    By default as many segments as a draw may have: each that had to be made again adds one.
+    """
+    if runs is None:
+        most = min(spec.window_segments, spec.segments, MAX_SAMPLES)
+        runs = [1] * min(most, spec.samples + MAX_ROUNDS - 1)
+    return AUDIT_MARGIN * speed.replay(spec, runs)
 
 
-def check_clock(spec: TaskSpec, speed: Speed, segments: int | None = None) -> None:
-    """Check the time to defend a run of so many segments; by default the longest there may be.
+def clock_seconds(spec: Schedule, speed: Speed, segments: int | None = None) -> float:
+    """Return how long the dispute clock must be to defend a run of so many segments.
 
-    Anybody may challenge up to MAX_SAMPLES adjacent segments of a solver at once.
+    By default the longest: anybody may challenge MAX_SAMPLES adjacent segments of a solver at once.
     """
     if segments is None:
         segments = min(MAX_SAMPLES, spec.segments)
-    _fits(
-        "the dispute clock", spec.dispute_clock,
-        CLOCK_MARGIN * speed.defence(spec, segments) + MOVES * MOVE_SECONDS,
-        f"defending {segments} segments, with {MOVES * MOVE_SECONDS} s for the moves, takes",
-        CLOCK_MARGIN,
-    )  # fmt: skip
+    return CLOCK_MARGIN * speed.defence(spec, segments) + MOVES * MOVE_SECONDS
 
 
-def _fits(what: str, given: int, needed: float, why: str, margin: float) -> None:
+def check_training(spec: TaskSpec, speed: Speed) -> None:
+    """Check the time to train each progress window, and that others can audit the result."""
+    needed = train_seconds(spec, speed)
+    _fits("train window", spec.train_window, needed, "training a progress window")
+    check_audit(spec, speed)
+
+
+def check_audit(spec: TaskSpec, speed: Speed, runs: Sequence[int] | None = None) -> None:
+    """Check the time to replay drawn runs; see `audit_seconds`."""
+    needed = audit_seconds(spec, speed, runs)
+    _fits("audit window", spec.audit_window, needed, "replaying the drawn segments")
+
+
+def check_clock(spec: TaskSpec, speed: Speed, segments: int | None = None) -> None:
+    """Check the time to defend a run of so many segments; see `clock_seconds`."""
+    needed = clock_seconds(spec, speed, segments)
+    count = min(MAX_SAMPLES, spec.segments) if segments is None else segments
+    _fits("dispute clock", spec.dispute_clock, needed, f"defending {count} segments")
+
+
+def _fits(what: str, given: int, needed: float, why: str) -> None:
     if needed > given:
         raise InfeasibleError(
-            f"{what} is {given} s, and {why} {needed:,.0f} s here with a margin of {margin:g}: "
+            f"the {what} is {given:,} s, and {why} takes {needed:,.0f} s here, margin included: "
             "use a faster machine; the submitter should make segments shorter or allow more time"
         )

@@ -71,7 +71,7 @@ def test_the_windows_must_hold_the_work_with_a_margin() -> None:
     # Each progress window has a time of its own.
     check_training(a_spec(window_segments=10, train_window=need // 2), SECOND)
     # Two drawn segments, and two more after two draws that failed, have to be audited.
-    with pytest.raises(InfeasibleError, match="audit window is 39 s, and replaying 4 drawn"):
+    with pytest.raises(InfeasibleError, match=r"audit window is 39 s.* takes 40 s"):
         check_training(a_spec(audit_window=39), SECOND)
     check_audit(a_spec(audit_window=40), SECOND, [3, 1])
 
