@@ -17,10 +17,13 @@ from protocol.feasibility import (
     Speed,
     check_audit,
     check_clock,
+    check_crowd,
+    check_encoding,
     check_program,
     check_proportion,
     check_terms,
     check_training,
+    train_seconds,
 )
 from protocol.market import Market
 from protocol.mirror import Mirror
@@ -93,6 +96,23 @@ class Assessment:
 
         self._once(("verifier", spec, *counts), check)
 
+    def beside(self, task: int, others: Sequence[int]) -> None:
+        """Raises InfeasibleError unless a task can be trained in time beside others.
+
+        Of the others none is left out: whatever keeps one from being measured is raised.
+        """
+        loads = []
+        for number in (task, *others):
+            spec = self._market.posted(number).spec
+            loads.append((train_seconds(spec, self.speed(number)), spec.train_window))
+        check_crowd(loads)
+
+    def of_challenger(self, task: int, segments: int, bond: int) -> None:
+        """Raises InfeasibleError unless this machine can dispute a run in time, for this bond."""
+        spec = self._market.posted(task).spec
+        check_terms(spec, self.limits, bond)
+        check_clock(spec, self.speed(task), segments)
+
     def speed(self, task: int) -> Speed:
         """How fast this machine is at a task."""
         spec = self._market.posted(task).spec
@@ -107,6 +127,7 @@ class Assessment:
 
     def _program(self, task: int, spec: TaskSpec) -> Program:
         """The program, before any tensor is read: that alone may take all the memory."""
+        check_encoding(self._store(task).get_encodings(spec.program_root))
         program = self._store(task).get_program(spec.program_root)
         check_program(program, spec, self.limits)
         return program

@@ -50,10 +50,12 @@ TRIAL_SECONDS: Final = 600
 """Longest that one step may take at the slowest rate: nothing else is done meanwhile."""
 HASH_RATE: Final = 1e8
 """Bytes of a trace hashed in a second: a tenth of what one core does."""
-MAX_CODE: Final = 150_000
-"""Nodes and instructions of a program that are compiled: about a minute. A GPT of 25 million
-parameters has a tenth of that.
+MAX_CODE: Final = 100_000
+"""Nodes and instructions of a program that are compiled: a minute of an idle core. A GPT of four
+layers has 2,560.
 """
+MAX_ENCODED: Final = 32 * MAX_CODE
+"""Bytes of a program that are parsed: real ones take 23 for each node and instruction."""
 PRIMITIVES_PER_FLOP: Final = 4
 """Primitives that a FLOP of the stated work may bring along. Real programs (MLP, CNN, LSTM, GPT,
 Llama) take 0.5 to 0.7, because a step of a matrix product is one primitive and two FLOPs.
@@ -166,6 +168,13 @@ def longest_lock(spec: TaskSpec) -> int:
     return max(audit, 2 * spec.bid_window)
 
 
+def check_encoding(nodes: Sequence[bytes]) -> None:
+    """Check the size of a program before it is parsed."""
+    size = sum(map(len, nodes))
+    if size > MAX_ENCODED:
+        raise InfeasibleError(f"the program has {size:,} bytes, at most {MAX_ENCODED:,} are parsed")
+
+
 def check_program(program: Program, spec: TaskSpec, limits: Limits) -> None:
     """Check what the program alone says, before anything is compiled or allocated for it.
 
@@ -245,6 +254,22 @@ def check_training(spec: TaskSpec, speed: Speed) -> None:
     needed = train_seconds(spec, speed)
     _fits("train window", spec.train_window, needed, "training a progress window")
     check_audit(spec, speed)
+
+
+def check_crowd(loads: Sequence[tuple[float, int]]) -> None:
+    """Check that one machine can train all tasks of these needed and given seconds by turns.
+
+    While one task is trained, each other takes as much time as it, or all that it needs if that is
+    less.
+    """
+    for needed, given in loads:
+        total = sum(min(needed, other) for other, _ in loads)
+        if total > given:
+            raise InfeasibleError(
+                f"training {len(loads)} tasks by turns takes {total:,.0f} s until one of them is "
+                f"done, margin included, and its train window is {given:,} s: this machine has "
+                "promised too much already"
+            )
 
 
 def check_audit(spec: TaskSpec, speed: Speed, runs: Sequence[int] | None = None) -> None:

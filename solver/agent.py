@@ -71,6 +71,7 @@ class Solver(Agent):
             self.check,
             settings.directory,
             settings.by_ask,
+            self.assessment.beside,
         )
         self._checkpoints: dict[int, Checkpoints] = {}
         self._published: set[bytes] = set()

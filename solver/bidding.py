@@ -13,7 +13,7 @@ from protocol.files import write_whole
 from protocol.market import Market, Posted
 from protocol.secrets import Secrets
 from protocol.task import NOBODY, TaskState, bid_digest
-from solver.reserve import reserved
+from solver.engagements import engaged, reserved
 
 log = logging.getLogger("bitcourt")
 
@@ -31,12 +31,15 @@ class Bidder:
         check: Callable[[int], object],
         directory: Path,
         by_ask: bool,
+        room: Callable[[int, list[int]], object] = lambda _task, _others: None,
     ) -> None:
+        """`room` raises unless a task can be trained beside others that were promised already."""
         self.market = market
         self._secrets = secrets
         self._price = price
         self._check = check
         self._by_ask = by_ask
+        self._room = room
         self._book = directory / f"{market.label}-bids.json"
 
     def act(self, task: int, state: TaskState) -> bool:
@@ -130,11 +133,13 @@ class Bidder:
         return True
 
     def _ensure(self, task: int, needed: int) -> None:
-        """Deposits what is missing to lock `needed`, and to reveal all that is sealed already.
+        """Makes sure of the time to train a task beside all others, and of the money.
 
-        Raises InsufficientFunds if there is not enough for all of it: a bid that cannot be
-        revealed costs its bond.
+        Deposits what is missing to lock `needed`, and to reveal all that is sealed already. Raises
+        InsufficientFunds if there is not enough for all of it: a bid that cannot be revealed costs
+        its bond.
         """
+        self._room(task, engaged(self.market, task))
         self.market.ensure_balance(needed + reserved(self.market, task))
 
     def _sealed(self, task: int) -> bytes:

@@ -16,6 +16,7 @@ from protocol.feasibility import (
     CLOCK_MARGIN,
     DAY,
     MAX_CODE,
+    MAX_ENCODED,
     MOVE_SECONDS,
     MOVES,
     PRIMITIVES_PER_FLOP,
@@ -26,6 +27,8 @@ from protocol.feasibility import (
     Speed,
     check_audit,
     check_clock,
+    check_crowd,
+    check_encoding,
     check_program,
     check_proportion,
     check_terms,
@@ -90,6 +93,15 @@ def test_the_clock_must_hold_the_longest_defence_and_its_moves() -> None:
     check_clock(short, replace(speed, trace=0.0), MAX_SAMPLES)
 
 
+def test_tasks_are_trained_by_turns() -> None:
+    check_crowd([(100, 100)])
+    check_crowd([(100, 200), (100, 200)])
+    check_crowd([(10, 20), (1000, 1010)])  # the short one is done after a turn of each
+    for loads in ([(101, 100)], [(100, 200), (100, 199)], [(10, 29), (1000, 2000), (20, 50)]):
+        with pytest.raises(InfeasibleError, match="promised too much"):
+            check_crowd(loads)
+
+
 def test_an_owners_limits_bound_stake_memory_and_time() -> None:
     check_terms(a_spec(), LIMITS, LIMITS.max_stake)
     with pytest.raises(InfeasibleError, match="--max-stake"):
@@ -127,6 +139,12 @@ def test_a_program_of_more_code_than_is_compiled_in_time_is_refused() -> None:
     # It is not even valid: nothing has looked.
     with pytest.raises(InfeasibleError, match="nodes and instructions"):
         check_program(replace(program, nodes=(*program.nodes, *many)), a_spec(), LIMITS)
+
+
+def test_a_program_that_takes_minutes_to_parse_is_not_parsed() -> None:
+    check_encoding([bytes(100)] * (MAX_ENCODED // 100))
+    with pytest.raises(InfeasibleError, match="bytes, at most"):
+        check_encoding([bytes(1024)] * 65_536)
 
 
 def test_integer_arithmetic_is_out_of_proportion_to_no_work() -> None:

@@ -9,7 +9,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+from bitcourt.lab.cheats import Lazy, lying
 from bitcourt.lab.stage import ETHER, Stage
+from bitcourt.lab.stubborn import StubbornSolver
 from protocol.bundle import Bundle
 from protocol.errors import NumericsError
 from protocol.execution import Executor, Inputs
@@ -21,8 +23,11 @@ from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
 from tests.staged import SEED, a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
 from tests.test_feasibility import integer_program
+from tests.test_trading_agents import a_lie_that_all_attest
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
+from verifier.whistleblower import Settings as Whistle
+from verifier.whistleblower import Whistleblower
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def stage(tmp_path: Path) -> Stage:
     return a_stage(tmp_path)
 
 
-def slow(agent: Solver | Verifier, step: float) -> None:
+def slow(agent: Solver | Verifier | Whistleblower, step: float) -> None:
     """Makes an agent believe that a step takes so many seconds."""
     agent.assessment.measure = lambda found, _: Speed.measured(found.program, step, 0.0)
 
@@ -184,6 +189,26 @@ def test_bids_that_could_not_all_be_revealed_are_not_all_sealed(stage: Stage) ->
     assert market.free_balance() == 0
 
 
+def test_tasks_that_could_not_all_be_trained_in_time_are_not_all_bid_for(stage: Stage) -> None:
+    # Each takes 20 minutes, or 40 with the margin.
+    submitter, first = post(stage, train_window=2 * 2_400)
+    spec = terms(submitter, train_window=2 * 2_400)
+    tasks = [first, *(stage.post(submitter, bundle(), spec) for _ in range(2))]
+    market = stage.party("solver")
+    solver = a_solver(market, stage.directory)
+    slow(solver, 60)
+    solver.poll()
+    assert sealed(market, *tasks) == [True, True, False]
+    again = a_solver(market, stage.directory)  # what is promised follows from the chain
+    slow(again, 60)
+    again.poll()
+    assert sealed(market, *tasks) == [True, True, False]
+    for task in tasks[:2]:
+        submitter.send_for("cancel", task)
+    again.poll()
+    assert sealed(market, *tasks) == [False, False, True]
+
+
 def test_windows_of_weeks_lock_neither_solvers_nor_verifiers_money(stage: Stage) -> None:
     _, task = post(stage, audit_window=28 * DAY, challenge_window=28 * DAY)
     market = stage.party("solver")
@@ -251,3 +276,25 @@ def test_a_verifier_seals_what_its_owner_admits(stage: Stage) -> None:
     assert verifier.poll()
     (seat,) = (s for s in submitter.seats(task) if s.verifier == verifier.market.address)
     assert seat.state == SeatState.SEALED
+
+
+@pytest.mark.parametrize(("step", "limits"), [(600, Limits()), (0, Limits(max_stake=ETHER // 100))])
+def test_a_whistleblower_challenges_nothing_that_it_would_lose_in_time_or_that_costs_too_much(
+    stage: Stage, step: float, limits: Limits
+) -> None:
+    solver = StubbornSolver(
+        stage.party("solver"), lying(CompiledExecutor, Lazy()), Settings(stage.directory / "solver")
+    )
+    task = a_lie_that_all_attest(stage, solver)
+    assert solver.poll()  # publishes
+    market = stage.party("whistleblower")
+    shy = Whistleblower(market, make_executor, Whistle(limits=limits))
+    slow(shy, step)
+    while shy.poll():
+        pass
+    assert not stage.ledger.events("ChallengeSealed")
+    bold = Whistleblower(market, make_executor)
+    while bold.poll() and not stage.ledger.events("ChallengeSealed"):
+        pass
+    assert stage.ledger.events("ChallengeSealed")
+    assert market.state(task).open == 1

@@ -13,12 +13,14 @@ from pathlib import Path
 from random import SystemRandom
 from typing import NamedTuple
 
-from protocol.agent import Agent, Progress, silent
+from protocol.agent import Agent, Progress, log, silent
+from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog
 from protocol.bundle import ExecutorFactory
 from protocol.commitments import state_root
-from protocol.errors import ArtifactError
+from protocol.errors import ArtifactError, InfeasibleError
 from protocol.execution import Bits
+from protocol.feasibility import Limits
 from protocol.market import Market, OpenDispute
 from protocol.rules import BOND_DOUBLES
 from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
@@ -36,6 +38,8 @@ class Settings:
     """Only these tasks; all if empty."""
     directory: Path | None = None
     """Where all is kept that its disputes need; None: only while the process lives."""
+    limits: Limits = field(default_factory=Limits)
+    """What a challenge may lock at the most, and for how long."""
 
 
 class Accusation(NamedTuple):
@@ -68,8 +72,12 @@ class Whistleblower(Agent):
         self.settings = settings or Settings()
         super().__init__(market, executor, progress, self.settings.directory)
         self.demander = Demander(market, self.store, self.bundle)
+        self.assessment = Assessment(
+            market, self.settings.limits, self.store, self.bundle, self.executor
+        )
         self._searches: dict[tuple[int, bytes], _Search] = {}
         self._involved: set[int] = set()
+        self._feared: set[tuple[int, str]] = set()
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
@@ -98,9 +106,11 @@ class Whistleblower(Agent):
             return False
         digest, _, _, block, _ = self.market.view("sealedChallenges", task, self.market.address)
         if not any(digest):
-            if early:
-                self._seal(task, state, left[0])
-            return early
+            dared = (a for a in left if early and self._dares(task, state, a))
+            accused = next(dared, None)
+            if accused is not None:
+                self._seal(task, state, accused)
+            return accused is not None
         if self.market.chain.block <= block:
             return False
         sealed = next((a for a in left if self._digest(task, a) == bytes(digest)), None)
@@ -202,12 +212,25 @@ class Whistleblower(Agent):
         for step in self.market.posted(task).spec.steps_between(first, count):
             self.executor(task).update(state, step)
 
+    def _dares(self, task: int, state: TaskState, accused: Accusation) -> bool:
+        """True unless the dispute would be lost in time, or costs more than the owner risks."""
+        try:
+            self.assessment.of_challenger(task, accused.segments, self._bond(task, state))
+        except InfeasibleError as error:
+            if (task, str(error)) not in self._feared:
+                log.warning("task %s: not challenged: %s", task, error)
+                self._feared.add((task, str(error)))
+            return False
+        return True
+
     # Accusing -------------------------------------------------------------------------------------
 
     def _seal(self, task: int, state: TaskState, accused: Accusation) -> None:
-        bond = self.market.posted(task).spec.bond << (state.open // BOND_DOUBLES)
-        self.market.ensure_balance(bond)
+        self.market.ensure_balance(self._bond(task, state))
         self.market.send_for("sealChallenge", task, self._digest(task, accused))
+
+    def _bond(self, task: int, state: TaskState) -> int:
+        return self.market.posted(task).spec.bond << (state.open // BOND_DOUBLES)
 
     def _tell(self, task: int, log: CheckpointLog, accused: Accusation) -> bool:
         first, count, attestor = accused
