@@ -66,7 +66,7 @@ class Assessment:
 
         def check() -> None:
             check_terms(spec, self.limits, max(spec.solver_stake, spec.bond))
-            program = self._program(task, spec)
+            program = self.program(task)
             flops = program_flops(program)
             needed = -(-flops * spec.steps // WORK_UNIT)
             if needed > spec.work:
@@ -89,7 +89,7 @@ class Assessment:
 
         def check() -> None:
             check_terms(spec, self.limits)
-            program = self._program(task, spec)
+            program = self.program(task)
             for speed in self._speeds_at(task, program):
                 check_audit(spec, speed, counts)
                 check_clock(spec, speed, max(counts, default=0))
@@ -125,8 +125,12 @@ class Assessment:
         yield Speed.fastest(program)
         yield self.speed(task)
 
-    def _program(self, task: int, spec: TaskSpec) -> Program:
-        """The program, before any tensor is read: that alone may take all the memory."""
+    def program(self, task: int) -> Program:
+        """The program, before any tensor is read: that alone might take all the memory.
+
+        Raises as in `of_solver`, but nothing is compiled.
+        """
+        spec = self._market.posted(task).spec
         check_encoding(self._store(task).get_encodings(spec.program_root))
         program = self._store(task).get_program(spec.program_root)
         check_program(program, spec, self.limits)

@@ -121,7 +121,7 @@ class Solver(Agent):
         share = -(-(complete - 1 - state.settled) // self.settings.commits)
         target = min(complete, max(state.log_size, 1) + share)
         try:
-            if self._may_decline(task, state) and self.checkpoints(task).begun == 1:
+            if self._may_decline(task, state):
                 self.check(task)  # the ask may have won while this agent did not look
             if self.checkpoints(task).begun < target:
                 self._train_segment(task)

@@ -73,6 +73,9 @@ class Bidder:
         """
         try:
             self._check(posted.id)
+            # What was promised before comes first: of two that cannot both be done, one stays.
+            older = [other for other in engaged(self.market, posted.id) if other < posted.id]
+            self._room(posted.id, older)
         except ChainError:
             raise
         except Exception as error:  # whatever keeps it from computing this

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bench import models
+from bitcourt.options import limits
 from protocol.bundle import Bundle
 from protocol.errors import InfeasibleError
 from protocol.execution import Inputs
@@ -116,6 +117,9 @@ def test_an_owners_limits_bound_stake_memory_and_time() -> None:
     with pytest.raises(InfeasibleError, match="56 days"):
         check_terms(a_spec(bid_window=28 * DAY), LIMITS)
     assert 0 < Limits().memory_mib << 20 < machine_memory()
+    # What the commands call them, and their defaults.
+    assert limits(None, 30.0, 1.0) == Limits()
+    assert limits(512, 0.5) == Limits(memory_mib=512, max_lock=DAY // 2)
 
 
 def test_a_program_states_the_memory_that_it_takes() -> None:

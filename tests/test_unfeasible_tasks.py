@@ -102,6 +102,19 @@ def test_an_ask_leaves_at_once_and_for_nothing_what_it_cannot_do_in_time(
     assert market.free_balance() == ETHER
 
 
+def test_an_ask_that_was_entered_too_often_keeps_what_can_be_trained_in_time(stage: Stage) -> None:
+    submitter, first = post(stage, train_window=2_400)
+    second = stage.post(submitter, bundle(), terms(submitter, train_window=2_400))
+    market = stage.party("solver")
+    solver = asking(stage, market)
+    slow(solver, 60)
+    for task in (first, second):
+        submitter.send_for("enterAsk", task, market.address)
+    assert solver.poll()
+    leads = [market.state(task).solver == market.address for task in (first, second)]
+    assert leads == [True, False]
+
+
 def test_a_task_that_an_ask_has_won_unseen_is_declined_before_it_is_trained(stage: Stage) -> None:
     submitter, task = post(stage, dispute_clock=600)
     market = stage.party("solver")

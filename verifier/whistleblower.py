@@ -132,6 +132,7 @@ class Whistleblower(Agent):
                 log = CheckpointLog.fetch(self.store(task), state)
             except ArtifactError:
                 return None  # not published yet
+            self.assessment.program(task)
             self._searches[key] = _Search(log, self._parts(task, state, log))
         return self._searches[key]
 
