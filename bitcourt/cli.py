@@ -21,9 +21,13 @@ from bitcourt.options import (
     Dev,
     Json,
     Keystore,
+    MaxLockDays,
+    MaxStake,
+    MemoryMib,
     Rpc,
     connect,
     console,
+    limits,
     observe,
     show,
     wei,
@@ -147,6 +151,9 @@ def solver(
     ] = None,
     by_ask: Annotated[bool, typer.Option(help="Enter your standing ask instead of bids.")] = False,
     commits: Annotated[int, typer.Option(min=1, help="Commitments in each progress window.")] = 1,
+    max_stake: MaxStake = 1.0,
+    memory_mib: MemoryMib = None,
+    max_lock_days: MaxLockDays = 30.0,
     tasks: Annotated[
         list[int] | None, typer.Option("--task", help="Bid for this task only.")
     ] = None,
@@ -159,7 +166,13 @@ def solver(
     from protocol.executor import CompiledExecutor
     from solver.agent import Settings, Solver
 
-    settings = Settings(directory, by_ask=by_ask, commits=commits, tasks=set(tasks or ()))
+    settings = Settings(
+        directory,
+        by_ask=by_ask,
+        commits=commits,
+        tasks=set(tasks or ()),
+        limits=limits(memory_mib, max_lock_days, max_stake),
+    )
     if price is not None:
         settings.price = lambda _posted: wei(price)
     market = connect(rpc, deployment, keystore, dev, confirmations)
@@ -177,6 +190,8 @@ def verifier(
         Path, typer.Option(help="Where all is kept that a defence would need.")
     ] = Path("verifier-data"),
     slots: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time.")] = 1,
+    memory_mib: MemoryMib = None,
+    max_lock_days: MaxLockDays = 30.0,
     tasks: Annotated[list[int] | None, typer.Option("--task", help="With --until-ended.")] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
@@ -188,7 +203,9 @@ def verifier(
     from verifier.agent import Settings, Verifier
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
-    agent = Verifier(market, CompiledExecutor, Settings(slots, directory))
+    agent = Verifier(
+        market, CompiledExecutor, Settings(slots, directory, limits(memory_mib, max_lock_days))
+    )
     if agent.register():
         console.print(f"registered as verifier {market.address}")
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

@@ -15,6 +15,7 @@ from bitcourt.job import load_job
 from protocol import audit, tensor_file, upkeep
 from protocol.agent import Agent
 from protocol.bundle import state_layout
+from protocol.economics.windows import doubts
 from protocol.errors import ChainError, TransactionReverted, UsageError
 from protocol.execution import Bits
 from protocol.files import write_whole
@@ -49,6 +50,8 @@ def submit_job(
         segment_steps=segment_steps or min(job.segment_steps, steps or job.steps),
         **terms,
     )
+    for doubt in doubts(spec, bundle.program):
+        log.warning("agents may refuse these terms: %s", doubt)
     # A directory becomes absolute: solvers run elsewhere.
     url = store_url if "://" in store_url else str(Path(store_url).resolve())
     bundle.publish(Store(url))

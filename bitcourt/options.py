@@ -30,6 +30,21 @@ Confirmations = Annotated[
         help="Blocks above an event before it is believed. Else 2, and 0 on a local chain.",
     ),
 ]
+MaxStake = Annotated[
+    float, typer.Option("--max-stake", min=0, help="Ether that a task may lock at most.")
+]
+MemoryMib = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mib", min=1, help="MiB that a task may take; else 3/4 of the machine's."
+    ),
+]
+MaxLockDays = Annotated[
+    float,
+    typer.Option(
+        "--max-lock-days", min=0, help="Days for which an audit or the bidding may lock money."
+    ),
+]
 DEFAULT_RPC = "http://127.0.0.1:8545"
 DEFAULT_DEPLOYMENT = Path("bitcourt.json")
 
@@ -49,6 +64,18 @@ def show(values: dict[str, Any], as_json: bool) -> None:
 def wei(ether: float) -> int:
     """Wei of an amount in ether."""
     return round(ether * 10**9) * 10**9
+
+
+def limits(memory_mib: int | None, max_lock_days: float, max_stake: float | None = None) -> Any:
+    """What an agent's owner admits; None stands for the default."""
+    from protocol.feasibility import DAY, Limits
+
+    given: dict[str, int] = {"max_lock": round(max_lock_days * DAY)}
+    if memory_mib is not None:
+        given["memory_mib"] = memory_mib
+    if max_stake is not None:
+        given["max_stake"] = wei(max_stake)
+    return Limits(**given)
 
 
 def connect(

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from protocol.errors import UsageError
+from protocol.rules import MAX_WINDOW
 
 if TYPE_CHECKING:
     from protocol.economics import Terms
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 GWEI = 10**9
 ETHER = 10**18
 AMOUNTS = ("cost", "budget", "verifier_fee", "solver_stake", "verifier_stake", "bond", "bid_bond")
+WINDOWS = ("train_window", "audit_window", "dispute_clock")
 OTHERS = ("segments", "window_segments", "samples", "committee", "second_audit")
 
 
@@ -68,6 +70,10 @@ def recommend(
     market_stake: Annotated[
         float, typer.Option(min=0, help="Ether that one draw locks at the market: bounds terms.")
     ] = 1.0,
+    gflops: Annotated[
+        float,
+        typer.Option(min=0.001, help="10^9 FLOPs a second of the slowest machine to take part."),
+    ] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Recommend stakes, fees and audits for a task, and say why: cheating must not pay."""
@@ -91,7 +97,11 @@ def recommend(
         segment_steps,
         Prices(_wei(price, GWEI), _wei(gas_price, GWEI), profit=profit, interest=interest),
         Assumptions(
-            _wei(gain, ETHER), Fraction(colluding, 100), submitter_colludes, sure_of_committee
+            _wei(gain, ETHER),
+            Fraction(colluding, 100),
+            submitter_colludes,
+            sure_of_committee,
+            slowest_machine=_wei(gflops, GWEI),
         ),
         Demands(
             # `submit` takes whole gwei.
@@ -105,6 +115,13 @@ def recommend(
             _wei(market_stake, ETHER),
         ),
     )
+    for name in WINDOWS:
+        if getattr(terms, name) > MAX_WINDOW:
+            raise UsageError(
+                f"the {_title(name)} would have to be {getattr(terms, name):,} s, and no market "
+                f"admits more than {MAX_WINDOW:,}: give smaller --segment-steps, or "
+                "--window-segments"
+            )
     if as_json:
         typer.echo(json.dumps(_report(terms), indent=2))
         return
@@ -125,6 +142,7 @@ def _report(terms: Terms) -> dict[str, Any]:
     values = asdict(terms)
     report = {name: values[name] for name in OTHERS}
     report |= {f"{name}_wei": values[name] for name in AMOUNTS}
+    report |= {f"{name}_seconds": values[name] for name in WINDOWS}
     return report | {"window_stakes_wei": list(terms.window_stakes), "why": terms.why}
 
 
@@ -134,6 +152,8 @@ def _print(terms: Terms) -> None:
         table.add_row(_title(name), f"{getattr(terms, name)}{' / 256' * (name == 'second_audit')}")
     for name in AMOUNTS:
         table.add_row(_title(name), f"{_ether(getattr(terms, name))} ether")
+    for name in WINDOWS:
+        table.add_row(_title(name), f"{getattr(terms, name):,} s")
     if len(set(terms.window_stakes)) > 1:
         first, last = terms.window_stakes[0], terms.window_stakes[-1]
         table.add_row("stake, last window", f"{_ether(last)} ether")
@@ -168,6 +188,7 @@ def _submit_command(job: Path, terms: Terms, steps: int, segment_steps: int) -> 
         "solver_stake": _ether(terms.solver_stake),
         # The same bond is asked for with a sealed bid.
         "bond": _ether(max(terms.bond, terms.bid_bond)),
+        **{name: getattr(terms, name) for name in WINDOWS},
     }
     words = [
         word

@@ -16,9 +16,12 @@ from bitcourt.options import (
     Dev,
     Json,
     Keystore,
+    MaxLockDays,
+    MaxStake,
     Rpc,
     connect,
     console,
+    limits,
     show,
     wei,
 )
@@ -134,6 +137,8 @@ def whistleblow(
         list[int] | None, typer.Option("--task", help="Look for lies in this task only.")
     ] = None,
     until_ended: Annotated[bool, typer.Option(help="Stop when each --task has ended.")] = False,
+    max_stake: MaxStake = 1.0,
+    max_lock_days: MaxLockDays = 30.0,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between polls.")] = 1.0,
     confirmations: Confirmations = None,
 ) -> None:
@@ -143,5 +148,7 @@ def whistleblow(
     from verifier.whistleblower import Settings, Whistleblower
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
-    agent = Whistleblower(market, CompiledExecutor, Settings(segments, set(tasks or ()), directory))
+    admitted = limits(None, max_lock_days, max_stake)
+    settings = Settings(segments, set(tasks or ()), directory, admitted)
+    agent = Whistleblower(market, CompiledExecutor, settings)
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

@@ -6,6 +6,7 @@ BitcourtError
 │   └── TraceError          a torch module uses something that cannot be lowered
 ├── CommitmentError         bytes, roots or proofs do not belong together
 ├── ArtifactError           a stored artifact is missing, damaged, or not what its root says
+├── InfeasibleError         this machine cannot do its part in time, or its owner will not risk it
 ├── NumericsError           this machine does not compute the bits of the protocol (FTZ, DAZ)
 ├── ChainError              the chain cannot be reached, is another chain, or refused a transaction
 │   ├── TransactionReverted carries the contract's custom error, decoded
@@ -37,6 +38,13 @@ class CommitmentError(BitcourtError):
 
 class ArtifactError(BitcourtError):
     """A stored artifact is missing, truncated, oversized, or does not hash to its root."""
+
+
+class InfeasibleError(BitcourtError):
+    """A task asks more of this machine, or risks more, than its owner can or wants to give.
+
+    Unlike bytes that are missing, this does not change by waiting.
+    """
 
 
 class NumericsError(BitcourtError):
@@ -77,3 +85,8 @@ class EconomicsError(BitcourtError):
 
 class UsageError(BitcourtError):
     """A command or function was called with something that it cannot use."""
+
+
+def said(error: Exception) -> str:
+    """What a log says of an error: its message, and its type if it is not one of ours."""
+    return str(error) if isinstance(error, BitcourtError) else f"{type(error).__name__}: {error}"

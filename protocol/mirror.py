@@ -33,6 +33,13 @@ class Mirror(Store):
         get = super().get_program
         return self._get_once(self._kept.get_program, get, root, self._kept.put_program)
 
+    def get_encodings(self, root: bytes) -> list[bytes]:
+        """What stands for its nodes; ArtifactError if it is in neither place."""
+        try:
+            return self._kept.get_encodings(root)
+        except ArtifactError:
+            return super().get_encodings(root)
+
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
         """The tensors with that root; ArtifactError if they are in neither place."""
         kept, other = self._kept.get_tensors, super().get_tensors

@@ -15,6 +15,8 @@ MAX_SAMPLES: Final = 16
 """Segments drawn at a time."""
 MAX_PROGRESS_WINDOWS: Final = 32
 """Progress windows of a task."""
+MAX_WINDOW: Final = 28 * 86_400
+"""Seconds of the longest window or clock that terms may have."""
 HASH_BLOCKS: Final = 256
 """Blocks for which the chain keeps a block's hash."""
 BOND_DOUBLES: Final = 4

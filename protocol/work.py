@@ -15,15 +15,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.ops import Op
-from protocol.program import Flat, Fold, Iota, Kind, Node, Operand, Program, View
+from protocol.program import Flat, Fold, Iota, Kind, Node, Operand, Program, Term, View
+from protocol.resources import node_primitives
 
 FLOPS: Final[dict[Op, int]] = {
     Op.ADD: 1, Op.SUB: 1, Op.MUL: 1, Op.DIV: 1, Op.SQRT: 1, Op.MAX: 1, Op.MIN: 1, Op.FMA: 2,
 }  # fmt: skip
 """FLOPs of one evaluation; every other primitive is none."""
+MOST_SCATTERED: Final = 1 << 24
+"""Terms of a scatter beyond which it is folded as any other."""
 COMBINING: Final[dict[Fold, int]] = {Fold.DOT: 2, Fold.SUM: 1, Fold.MAX: 1}
 """FLOPs that folding in one term takes; integer folds take none."""
 
@@ -44,30 +47,65 @@ def program_flops(program: Program) -> int:
     return sum(flops(node) for node in program.nodes)
 
 
-def _scattered_rows(node: Node) -> int:
-    """Return among how many rows a scatter-add spreads its terms; 1 if the node is none."""
+def done_primitives(program: Program) -> int:
+    """Return how many primitives one step takes, floating-point or not.
+
+    As in `protocol.resources.node_primitives`, but a scatter counts as `flops` has it where an
+    executor can visit the matching terms alone: that is what every traced one looks like.
+    """
+    return sum(node_primitives(node) // _visited_rows(node) for node in program.nodes)
+
+
+class _Scatter(NamedTuple):
+    axis: int
+    coordinate: Iota
+    row: Operand
+
+
+def _scatter(node: Node) -> _Scatter | None:
+    """Return the output axis along which a FOLD scatters, and what is compared; None if it is none.
+
+    Of a node's operands `coordinate` is that of the output, and `row` says where a term belongs.
+    """
+    if node.fold is not Fold.SUM or node.kind is not Kind.FOLD or len(node.body.results) != 1:
+        return None
     body = node.body
-    if node.fold is not Fold.SUM or len(body.results) != 1:
-        return 1
     at = body.results[0] - body.first_result
     if at < 0 or body.instructions[at].op is not Op.WHERE:
-        return 1
+        return None
     condition, _, otherwise = body.instructions[at].args
     immediate = otherwise - len(body.operands)
     test = condition - body.first_result
     if not 0 <= immediate < len(body.immediates) or body.immediates[immediate] != 0 or test < 0:
-        return 1
+        return None
     if body.instructions[test].op is not Op.IEQ:
-        return 1
+        return None
     for iota, index in (body.instructions[test].args, body.instructions[test].args[::-1]):
-        if max(iota, index) >= len(body.operands) or not isinstance(body.operands[iota], Iota):
+        if max(iota, index) >= len(body.operands):
             continue
-        axes = _axes(body.operands[iota])
-        if len(axes) == 1 and max(axes) < len(node.shape):
+        coordinate = body.operands[iota]
+        axes = _axes(coordinate)
+        if isinstance(coordinate, Iota) and len(axes) == 1 and max(axes) < len(node.shape):
             (axis,) = axes
             if axis not in _axes(body.operands[index]):
-                return node.shape[axis]
-    return 1
+                return _Scatter(axis, coordinate, body.operands[index])
+    return None
+
+
+def _scattered_rows(node: Node) -> int:
+    """Return among how many rows a scatter-add spreads its terms; 1 if the node is none."""
+    found = _scatter(node)
+    return 1 if found is None else node.shape[found.axis]
+
+
+def _visited_rows(node: Node) -> int:
+    """Return `_scattered_rows` if an executor can tell each term's row from the term alone."""
+    found = _scatter(node)
+    if found is None or node.lanes != 1 or node.terms > MOST_SCATTERED:
+        return 1
+    own = {axis for axis in _axes(found.row) if axis < len(node.shape)}
+    plain = found.coordinate == Iota((Term(found.axis, 1),), 0)
+    return node.shape[found.axis] if plain and not own else 1
 
 
 def _axes(operand: Operand) -> set[int]:

@@ -14,18 +14,19 @@ from functools import partial
 from pathlib import Path
 
 from protocol import upkeep
-from protocol.agent import Agent, Progress, silent
+from protocol.agent import Agent, Progress, log, silent
+from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
-from protocol.errors import ArtifactError, ProgramError
+from protocol.errors import ArtifactError, ChainError, InfeasibleError, said
+from protocol.feasibility import Limits
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
 from protocol.slices import SECONDS
-from protocol.task import WORK_UNIT, Demand, SeatState, Status, TaskState, is_audited_again
+from protocol.task import Demand, SeatState, Status, TaskState, is_audited_again
 from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
-from protocol.work import program_flops
 from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
 from solver.uploads import Uploads
@@ -47,6 +48,8 @@ class Settings:
     """Bids for these tasks only; for all if empty. It does its part in whatever it has won."""
     slice: float = SECONDS
     """Seconds of training after which everything else is looked at."""
+    limits: Limits = field(default_factory=Limits)
+    """What a task may ask for at the most; see also `protocol.feasibility`."""
 
 
 class Solver(Agent):
@@ -63,6 +66,9 @@ class Solver(Agent):
     ) -> None:
         super().__init__(market, executor, progress, settings.directory, settings.slice)
         self.settings = settings
+        self.assessment = Assessment(
+            market, settings.limits, self.store, self.bundle, self.executor
+        )
         self.bidder = self.bidder_type(
             market,
             self.secrets,
@@ -70,6 +76,7 @@ class Solver(Agent):
             self.check,
             settings.directory,
             settings.by_ask,
+            self.assessment.beside,
         )
         self._checkpoints: dict[Path, Checkpoints] = {}
         self._published: set[bytes] = set()
@@ -126,16 +133,10 @@ class Solver(Agent):
         return False
 
     def check(self, task: int) -> None:
-        """Raises unless all bytes of a task are here, it can be computed, and is no more work than
-        its terms say: what an ask is worth follows from that.
+        """Raises unless this machine holds a task, can train it and defend it in time, and its
+        owner admits the terms.
         """
-        self.executor(task)
-        spec = self.market.posted(task).spec
-        needed = -(-program_flops(self.bundle(task).program) * spec.steps // WORK_UNIT)
-        if needed > spec.work:
-            raise ProgramError(
-                f"the terms state {spec.work} units of work, the program takes {needed}"
-            )
+        self.assessment.of_solver(task)
 
     def train(self, task: int, state: TaskState) -> bool:
         """Commits the log when all checkpoints are there that are due; trains until then."""
@@ -148,16 +149,20 @@ class Solver(Agent):
     def _train_on(self, task: int, state: TaskState, target: int) -> bool:
         """Trains no more than a segment, or a slice of it, and commits the log after the last."""
         try:
+            if self._may_decline(task, state):
+                self.check(task)  # the ask may have won while this agent did not look
             if self.checkpoints(task).begun < target:
                 done = self._train_segment(task)
                 if not done or self._begun(task) < target:
                     return True
-        except (ArtifactError, ProgramError):
+        except ChainError:
+            raise
+        except Exception as error:  # whatever keeps it from computing this
             if self.void(task):
                 return True
             if not self._may_decline(task, state):
                 raise
-            return self._decline(task, state)
+            return self._decline(task, state, error)
         return self._commit(task, state, target)
 
     def _target(self, task: int, state: TaskState) -> int:
@@ -364,16 +369,19 @@ class Solver(Agent):
         in_time = self.market.chain.now <= state.deadline - half
         return state.by_ask and state.log_size == 0 and in_time
 
-    def _decline(self, task: int, state: TaskState) -> bool:
+    def _decline(self, task: int, state: TaskState, error: Exception) -> bool:
         """Gives back a task that somebody entered this solver's ask for, and that it cannot train.
 
-        Bytes that are missing may still come: a quarter of the training window is waited for them.
+        What keeps it may pass: a quarter of the training window is waited for that, unless the
+        error says that this machine can never do it.
         """
         if state.status == Status.BIDDING:
             self.market.send_for("assign", task)
             return True
         left = state.deadline - self.market.chain.now
-        if 4 * left > 3 * self.market.posted(task).spec.train_window:
+        passes = not isinstance(error, InfeasibleError)
+        if passes and 4 * left > 3 * self.market.posted(task).spec.train_window:
             return False
+        log.warning("task %s: declined: %s", task, said(error))
         self.market.send_for("decline", task)
         return True

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from protocol.errors import ArtifactError, ProgramError, UsageError
+from protocol.errors import ChainError, InfeasibleError, UsageError, said
 from protocol.files import write_whole
 from protocol.market import Market, Posted
 from protocol.secrets import Secrets
 from protocol.task import NOBODY, TaskState, bid_digest
+from solver.engagements import engaged, reserved
+
+log = logging.getLogger("bitcourt")
 
 Price = Callable[[Posted], int]
 
@@ -27,12 +31,15 @@ class Bidder:
         check: Callable[[int], object],
         directory: Path,
         by_ask: bool,
+        room: Callable[[int, list[int]], object] = lambda _task, _others: None,
     ) -> None:
+        """`room` raises unless a task can be trained beside others that were promised already."""
         self.market = market
         self._secrets = secrets
         self._price = price
         self._check = check
         self._by_ask = by_ask
+        self._room = room
         self._book = directory / f"{market.label}-bids.json"
 
     def act(self, task: int, state: TaskState, wanted: bool) -> bool:
@@ -63,14 +70,22 @@ class Bidder:
     def _leave(self, posted: Posted, state: TaskState) -> bool:
         """Takes its ask, which leads, out of a task that it cannot check: still for nothing.
 
-        What is missing may come until half of the time is over.
+        What is missing may come until half of the time is over; what this machine can never do, it
+        leaves at once.
         """
         try:
             self._check(posted.id)
-        except (ArtifactError, ProgramError):
+            # What was promised before comes first: of two that cannot both be done, one stays.
+            older = [other for other in engaged(self.market, posted.id) if other < posted.id]
+            self._room(posted.id, older)
+        except ChainError:
+            raise
+        except Exception as error:  # whatever keeps it from computing this
             left, window = state.deadline - self.market.chain.now, posted.spec.bid_window
-            if 2 * left > window or 4 * left < window:
+            early = 2 * left > window and not isinstance(error, InfeasibleError)
+            if early or 4 * left < window:
                 return False
+            log.warning("task %s: declined: %s", posted.id, said(error))
             self.market.send_for("decline", posted.id)
             return True
         return False
@@ -81,7 +96,7 @@ class Bidder:
         # Whoever takes a task certifies that every byte is here and checked, and that this machine
         # can compute the program: this raises if it is not so.
         self._check(posted.id)
-        self.market.ensure_balance(posted.spec.solver_stake)
+        self._ensure(posted.id, posted.spec.solver_stake)
         self.market.send_for("accept", posted.id)
         return True
 
@@ -90,7 +105,7 @@ class Bidder:
         if price > spec.budget or self._sealed(posted.id):
             return False
         self._check(posted.id)
-        self.market.ensure_balance(max(spec.bond, spec.solver_stake))
+        self._ensure(posted.id, max(spec.bond, spec.solver_stake))
         # Written before the bid is sent: a bid whose price was lost costs its bond.
         self._remember(posted, price)
         self.market.send_for("bid", posted.id, self._digest(posted, price))
@@ -119,9 +134,19 @@ class Bidder:
         if outbid or not self.market.record(own).asks(spec):
             return False
         self._check(posted.id)
-        self.market.ensure_balance(spec.solver_stake)
+        self._ensure(posted.id, spec.solver_stake)
         self.market.send_for("enterAsk", posted.id, own)
         return True
+
+    def _ensure(self, task: int, needed: int) -> None:
+        """Makes sure of the time to train a task beside all others, and of the money.
+
+        Deposits what is missing to lock `needed`, and to reveal all that is sealed already. Raises
+        InsufficientFunds if there is not enough for all of it: a bid that cannot be revealed costs
+        its bond.
+        """
+        self._room(task, engaged(self.market, task))
+        self.market.ensure_balance(needed + reserved(self.market, task))
 
     def _sealed(self, task: int) -> bytes:
         """The digest of the own sealed bid; empty if there is none."""

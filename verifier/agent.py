@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from protocol import audit
-from protocol.agent import Agent, Progress, silent
+from protocol.agent import Agent, Progress, log, silent
+from protocol.assessment import Assessment
 from protocol.bundle import ExecutorFactory
 from protocol.commitments import ZERO_ROOT, receipt_root
-from protocol.errors import ArtifactError, ChainError
+from protocol.errors import ArtifactError, ChainError, InfeasibleError
+from protocol.feasibility import Limits
 from protocol.market import Market, OpenDispute
 from protocol.slices import SECONDS
 from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest
@@ -35,6 +37,8 @@ class Settings:
     """Where all is kept that it would need to defend itself; None: only while the process lives."""
     slice: float = SECONDS
     """Seconds of a replay after which everything else is looked at."""
+    limits: Limits = field(default_factory=Limits)
+    """What a task may ask for at the most; `max_stake` does not matter, as the market fixes it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Verifier(Agent):
         own = self.settings
         super().__init__(market, executor, progress, own.directory, own.slice)
         self.demander = Demander(market, self.store, self.bundle)
+        self.assessment = Assessment(market, own.limits, self.store, self.bundle, self.executor)
         self._replays: dict[Path, Replay] = {}
         self._paces: dict[Replay, Pace] = {}
 
@@ -100,11 +105,26 @@ class Verifier(Agent):
     def handlers(self) -> dict[Status, Callable[[Duty], bool]]:
         """What to do in each status of a task that this verifier was drawn for."""
         return {
+            Status.STARTING: self.consider,
             Status.SEALING: self.seal,
             Status.REVEALING: self.reveal,
             Status.WINDOW: self.challenge,
             Status.CONVICTED: self.come_first,
         }
+
+    def consider(self, duty: Duty) -> bool:
+        """Leaves at once what it cannot replay or defend in time, even before it could begin."""
+        if duty.seat != SeatState.DRAWN or self._late(duty):
+            return False
+        try:
+            self.assessment.of_verifier(duty.task, duty.runs)
+        except InfeasibleError as error:
+            return self._refuse(duty, error)
+        except ChainError:
+            raise
+        except Exception as error:  # it may pass until the starts are opened
+            log.info("task %s: %s", duty.task, error)
+        return False
 
     def seal(self, duty: Duty) -> bool:
         """Replays every run from the start that the solver serves, then seals the end roots.
@@ -125,7 +145,10 @@ class Verifier(Agent):
 
     def _seal(self, duty: Duty) -> bool:
         try:
+            self.assessment.of_verifier(duty.task, duty.runs)
             roots = self.digests(duty)
+        except InfeasibleError as error:
+            return self._refuse(duty, error)
         except ArtifactError:
             return self._fetch_rest(duty) or self._leave(duty)
         except ChainError:
@@ -318,6 +341,12 @@ class Verifier(Agent):
         return self._report(duty)
 
     def _report(self, duty: Duty) -> bool:
+        self.market.send("reportUnavailable", duty.task, duty.index)
+        return True
+
+    def _refuse(self, duty: Duty, error: InfeasibleError) -> bool:
+        """Leaves the seat, which nothing that might still come would make it want."""
+        log.warning("task %s: left its seat: %s", duty.task, error)
         self.market.send("reportUnavailable", duty.task, duty.index)
         return True
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from protocol.agent import Agent, Progress, silent
+from protocol.agent import Agent, Progress, log, silent
+from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
-from protocol.errors import ArtifactError
+from protocol.errors import ArtifactError, InfeasibleError
 from protocol.execution import Bits
+from protocol.feasibility import Limits
 from protocol.market import Market, OpenDispute
 from protocol.rules import BOND_DOUBLES
 from protocol.slices import SECONDS
@@ -41,6 +43,8 @@ class Settings:
     """Where all is kept that its disputes need; None: only while the process lives."""
     slice: float = SECONDS
     """Seconds of a replay after which everything else is looked at."""
+    limits: Limits = field(default_factory=Limits)
+    """What a challenge may lock at the most, and for how long."""
 
 
 @dataclass
@@ -68,12 +72,14 @@ class Whistleblower(Agent):
         own = self.settings
         super().__init__(market, executor, progress, own.directory, own.slice)
         self.demander = Demander(market, self.store, self.bundle)
+        self.assessment = Assessment(market, own.limits, self.store, self.bundle, self.executor)
         self._searches: dict[Any, _Search] = {}
         """By all that a search depends on: a reorganization may change the draw alone."""
         self._told = market.chain.block
         """Block of the last challenge; of an earlier process there may be one until now."""
         self._involved: set[int] = set()
         self._accusing: set[int] = set()
+        self._feared: set[tuple[int, str]] = set()
 
     def act(self, task: int, state: TaskState) -> bool:
         """Makes the moves that are due in one task; True if it made one."""
@@ -128,8 +134,10 @@ class Whistleblower(Agent):
         left = self._untold(task, search.found)
         if not left or any(digest) or not early or not self.market.shows(self._told):
             return False
-        self._seal(task, state, left[0])
-        return True
+        accused = next((a for a in left if self._dares(task, state, a)), None)
+        if accused is not None:
+            self._seal(task, state, accused)
+        return accused is not None
 
     def approach(self, dispute: OpenDispute) -> Iterator[object]:
         """Computes the state before the disputed segments, if nobody serves it, and keeps it."""
@@ -157,6 +165,7 @@ class Whistleblower(Agent):
                 log = CheckpointLog.fetch(self.store(task), state)
             except ArtifactError:
                 return None  # not published yet
+            self.assessment.program(task)
             self._searches[key] = _Search(log, self._parts(task, state, log))
         return self._searches[key]
 
@@ -248,15 +257,29 @@ class Whistleblower(Agent):
             self.executor(task).update(state, step)
             yield []
 
+    def _dares(self, task: int, state: TaskState, accused: Accusation) -> bool:
+        """True unless the dispute would be lost in time, or costs more than the owner risks."""
+        try:
+            bond = self._bond(task, state, accused)
+            self.assessment.of_challenger(task, accused.segments, bond)
+        except InfeasibleError as error:
+            if (task, str(error)) not in self._feared:
+                log.warning("task %s: not challenged: %s", task, error)
+                self._feared.add((task, str(error)))
+            return False
+        return True
+
     # Accusing -------------------------------------------------------------------------------------
 
     def _seal(self, task: int, state: TaskState, accused: Accusation) -> None:
-        accuses = accused.attestor != NO_SEAT
-        before = state.accusations if accuses else state.challenges
-        bond = self.market.posted(task).spec.bond << (before // BOND_DOUBLES)
-        self.market.ensure_balance(bond)
+        self.market.ensure_balance(self._bond(task, state, accused))
         self._book(task).write(accused)
-        self.market.send_for("sealChallenge", task, self._digest(task, accused), accuses)
+        digest, accuses = self._digest(task, accused), accused.attestor != NO_SEAT
+        self.market.send_for("sealChallenge", task, digest, accuses)
+
+    def _bond(self, task: int, state: TaskState, accused: Accusation) -> int:
+        before = state.challenges if accused.attestor == NO_SEAT else state.accusations
+        return self.market.posted(task).spec.bond << (before // BOND_DOUBLES)
 
     def _tell(self, task: int, state: TaskState, accused: Accusation) -> bool:
         first, count, attestor = accused

@@ -4,6 +4,7 @@
 audit      the chance that a faked share of the segments is noticed
 stakes     the least stake, bond and second audit that make each cheat a loss
 choices    all audits that the market offers, each with the stake that it needs
+windows    how long windows and clocks must be for honest machines to take part
 terms      what a submitter should ask for: the cheapest terms that do (with `inputs`, `reasons`)
 
 Amounts are integers in wei, chances are fractions: nothing here rounds except upwards, at the end.

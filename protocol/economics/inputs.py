@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from protocol.economics.stakes import DEFENCE_GAS, Shares
+from protocol.economics.windows import SLOWEST_MACHINE
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Assumptions:
     sure_of_committee: bool = False
     """The first committee always colludes, and only a second audit can be honest."""
     shares: Shares = field(default_factory=Shares)
+    slowest_machine: int = SLOWEST_MACHINE
+    """FLOPs a second of a machine that should still be able to take part."""
 
 
 @dataclass(frozen=True)

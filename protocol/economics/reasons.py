@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from protocol.economics.audit import detection
 from protocol.economics.choices import SECOND_AUDIT_UNIT, Choice
+from protocol.rules import MAX_SAMPLES
 
 if TYPE_CHECKING:
     from protocol.economics.terms import Terms
@@ -65,6 +66,15 @@ def reasons(choice: Choice, terms: Terms) -> dict[str, str]:
             f"{prices.defence_gas:,} gas of the defence at {prices.gas / 10**9:g} gwei"
         ),
         "bid_bond": "what a bidder could win by not revealing one of several sealed bids",
+        "train_window": (
+            "honest machines refuse what they cannot do in time: a day, or twice what one that "
+            f"does {task.assumptions.slowest_machine:.3g} FLOPs a second asks for"
+        ),
+        "audit_window": "the same for replaying the drawn segments, but at least an hour",
+        "dispute_clock": (
+            f"the same for defending {min(MAX_SAMPLES, terms.segments)} segments at once, which "
+            "anybody may challenge, but at least two hours"
+        ),
     }
     if len(terms.window_stakes) > 1:
         why["window_stakes"] = (

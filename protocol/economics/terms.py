@@ -20,7 +20,9 @@ from protocol.economics.stakes import (
     least_bond,
     least_verifier_stake,
 )
+from protocol.economics.windows import speed_at, windows_for
 from protocol.errors import EconomicsError, UsageError
+from protocol.feasibility import Cut
 from protocol.program import Program
 from protocol.rules import BOND_SHARE
 from protocol.work import Work, program_flops
@@ -53,6 +55,10 @@ class Terms:
     verifier_stake: int
     bond: int
     bid_bond: int
+    train_window: int
+    """Seconds, as the next two: so long that a slow machine accepts them with time to spare."""
+    audit_window: int
+    dispute_clock: int
     why: dict[str, str]
 
 
@@ -71,12 +77,16 @@ def recommend(
     """
     if not 1 <= segment_steps <= steps:
         raise UsageError(f"{steps} steps cannot be cut into segments of {segment_steps}")
+    if assumptions.slowest_machine < 1:
+        raise UsageError("a machine computes at least one FLOP a second")
     flops = step if isinstance(step, int) else _flops(step)
     if min(flops, *vars(prices).values()) < 0:
         raise UsageError("work and prices cannot be negative")
     task = Task(flops, steps, segment_steps, prices, assumptions, demands)
     bid_bond = least_bid_bond(task.budget, task.cost)
     best = task.cheapest()
+    cut = Cut(steps, segment_steps, task.segments, task.window_segments, best.samples)
+    windows = windows_for(cut, speed_at(step, assumptions.slowest_machine))
     terms = Terms(
         segments=task.segments,
         window_segments=task.window_segments,
@@ -101,6 +111,9 @@ def recommend(
             demands.market_stake // BOND_SHARE,
         ),
         bid_bond=bid_bond,
+        train_window=windows.train,
+        audit_window=windows.audit,
+        dispute_clock=windows.clock,
         why={},
     )
     if 0 < demands.market_stake < max(terms.bond, bid_bond):
