@@ -203,9 +203,8 @@ def verifier(
     from verifier.agent import Settings, Verifier
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
-    agent = Verifier(
-        market, CompiledExecutor, Settings(slots, directory, limits(memory_mib, max_lock_days))
-    )
+    settings = Settings(slots, directory, limits=limits(memory_mib, max_lock_days))
+    agent = Verifier(market, CompiledExecutor, settings)
     if agent.register():
         console.print(f"registered as verifier {market.address}")
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

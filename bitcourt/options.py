@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from protocol.feasibility import Limits
 
 Rpc = Annotated[
     str, typer.Option("--rpc", envvar="BITCOURT_RPC", help="JSON-RPC URL of the chain.")
@@ -66,7 +69,7 @@ def wei(ether: float) -> int:
     return round(ether * 10**9) * 10**9
 
 
-def limits(memory_mib: int | None, max_lock_days: float, max_stake: float | None = None) -> Any:
+def limits(memory_mib: int | None, max_lock_days: float, max_stake: float | None = None) -> Limits:
     """What an agent's owner admits; None stands for the default."""
     from protocol.feasibility import DAY, Limits
 

@@ -149,6 +149,6 @@ def whistleblow(
 
     market = connect(rpc, deployment, keystore, dev, confirmations)
     admitted = limits(None, max_lock_days, max_stake)
-    settings = Settings(segments, set(tasks or ()), directory, admitted)
+    settings = Settings(segments, set(tasks or ()), directory, limits=admitted)
     agent = Whistleblower(market, CompiledExecutor, settings)
     run_agent(agent, poll, set(tasks or ()) if until_ended else None, console)

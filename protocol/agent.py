@@ -249,7 +249,7 @@ class Agent(ABC):
         games = []
         for dispute in self.pending(task, state):
             if self.market.address in (dispute.challenger, dispute.defendant):
-                with self.complaints.said_once(task, f"dispute {dispute.id}"):
+                with self.complaints.said_once(task, f"events of dispute {dispute.id}"):
                     games.append(self._follow(dispute))
         return games
 

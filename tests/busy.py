@@ -124,9 +124,9 @@ class Attacker:
         market, chain = self.market, self.market.chain.chain_id
         place = (chain, market.deployment.market, self.task, market.address)
         digest = challenge_digest(*place, self.segment, 1, NO_SEAT, self.nonce)
-        bond = market.posted(self.task).spec.bond << (market.state(self.task).open // 4)
+        bond = market.posted(self.task).spec.bond << (market.state(self.task).challenges // 4)
         market.ensure_balance(bond)
-        market.send_for("sealChallenge", self.task, digest)
+        market.send_for("sealChallenge", self.task, digest, False)
 
     def tell(self) -> None:
         """Opens the dispute."""

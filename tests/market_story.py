@@ -300,7 +300,8 @@ class Story:
             return True
         for seat in task.seats:
             verifier = raw(seat.verifier)
-            if verifier in HONEST_VERIFIERS and self._verify(task, verifier, seat.state):
+            serves = seat.round == state.round and verifier in HONEST_VERIFIERS
+            if serves and self._verify(task, verifier, seat.state):
                 return True
         return False
 
@@ -331,8 +332,7 @@ class Story:
             return False
         if state.status == Status.SEALING and seat == SeatState.DRAWN:
             return self._did(self.seal(task, verifier, self.replayed(task)))
-        current = [raw(s.verifier) for s in task.seats if s.round == state.round]
-        if state.status == Status.REVEALING and seat == SeatState.SEALED and verifier in current:
+        if state.status == Status.REVEALING and seat == SeatState.SEALED:
             return self._did(self.reveal(task, verifier))
         if state.status in (Status.REVEALING, Status.WINDOW) and seat == SeatState.MISMATCHED:
             false = [i for i, r in enumerate(task.runs) if self.is_false(task, r.first, r.count)]

@@ -9,6 +9,7 @@ import pytest
 
 from bitcourt.lab.stage import ETHER, Stage
 from protocol.dispute import Phase
+from protocol.feasibility import Speed
 from protocol.slices import Slice
 from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
@@ -16,6 +17,12 @@ from tests.busy import Attacker, Slow, by_chain, reach, reach_window, slow_solve
 from tests.staged import a_stage, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is made only to see how long it takes: here steps are counted."""
+    monkeypatch.setattr("protocol.assessment.measure", lambda *_: Speed(0.001, 0, 0))
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def test_a_long_segment_of_another_task_loses_no_dispute_and_is_not_trained_twic
     assert slow.trained == list(range(20))
     assert attacker.view.phase is Phase.ACQUITTED  # its time was over, and the solver has said so
     assert not stage.ledger.events("SolverSlashed")
-    assert solver.market.state(task).status == Status.WINDOW
+    assert solver.market.state(task).status in (Status.WINDOW, Status.SETTLED)
 
 
 def test_a_long_replay_of_a_verifier_goes_on_step_by_step_and_is_not_begun_anew(

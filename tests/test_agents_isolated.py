@@ -14,6 +14,7 @@ from bitcourt.lab.stage import Stage
 from protocol.commitments import program_tree
 from protocol.encoding import encode_nodes
 from protocol.errors import ArtifactError, ChainError
+from protocol.feasibility import Speed
 from protocol.market import OpenDispute
 from protocol.store import Store
 from protocol.task import Demand, SeatState, Status, TaskState
@@ -23,6 +24,12 @@ from solver.uploads import PAUSE
 from tests.busy import Attacker, reach_window, two_verifiers
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post
 from verifier.agent import Verifier
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is made only to see how long it takes: here steps are counted."""
+    monkeypatch.setattr("protocol.assessment.measure", lambda *_: Speed(0.001, 0, 0))
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
     stage.chain.wait(spec.train_window // 4 + 1)
     assert solver.poll()
     state = market.state(task)
-    assert (state.status, int(state.solver, 16)) == (Status.BIDDING, 0)
+    assert (state.status, int(state.solver, 16)) == (Status.EXPIRED, 0)
     assert market.record(market.address).capacity == 0
     assert ETHER - spec.bond <= market.free_balance() < ETHER
 
@@ -299,7 +299,7 @@ def test_data_withholding_an_attestor_defends_itself_though_the_store_has_forgot
     liar.ensure_balance(submitter.posted(task).spec.bond)
     bound = (stage.chain.chain_id, stage.deployment.market, task, liar.address)
     digest = challenge_digest(*bound, run.first, run.count, 0, bytes(32))
-    liar.send_for("sealChallenge", task, digest, False)
+    liar.send_for("sealChallenge", task, digest, True)
     stage.chain.wait(1)
     shutil.rmtree(stage.store.url)
     shown = (log.opening(run.first).as_abi(), log.opening(run.first + run.count).as_abi())

@@ -125,10 +125,8 @@ def test_a_task_that_an_ask_has_won_unseen_is_declined_before_it_is_trained(stag
     stage.chain.wait(2 * spec.bid_window + 1)
     assert solver.poll()  # assigns: before, it could not decline any more
     assert solver.poll()
-    assert (market.state(task).status, market.record(market.address).capacity) == (
-        Status.BIDDING,
-        0,
-    )
+    assert market.state(task).status == Status.EXPIRED
+    assert market.record(market.address).capacity == 0
     assert ETHER - spec.bond <= market.free_balance() < ETHER
 
 

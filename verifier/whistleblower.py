@@ -129,8 +129,9 @@ class Whistleblower(Agent):
                 return self._tell(task, state, sealed)
         if search is None:
             return False
-        if not search.done and not self._is_searched(key, search):
-            return True
+        if not search.done:
+            # What was found may have been sealed by an earlier process.
+            return not self._is_searched(key, search) or self.accuse(task, state, early)
         left = self._untold(task, search.found)
         if not left or any(digest) or not early or not self.market.shows(self._told):
             return False
