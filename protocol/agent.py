@@ -39,6 +39,7 @@ from protocol.secrets import Secrets
 from protocol.shelf import Shelf
 from protocol.slices import SECONDS, Slice, Workbench
 from protocol.task import Status, TaskState
+from protocol.transfers import Transfers
 from protocol.witness import ReplayWitness, Witness
 
 Progress = Callable[[str, int, int], None]
@@ -99,6 +100,7 @@ class Agent(ABC):
         self.progress = progress
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
         self.work = Workbench(Slice(seconds))
+        self.transfers = Transfers()
         self.complaints = Complaints()
         self._make_executor = executor
         self._bundles: dict[bytes, Bundle] = {}
@@ -127,6 +129,7 @@ class Agent(ABC):
         chain itself does not answer.
         """
         self.work.slice.begin()
+        self.transfers.begin()
         self._later = []
         standing = self._read()
         moved = self._litigate(standing)
@@ -165,7 +168,8 @@ class Agent(ABC):
 
     def store(self, task: int) -> Mirror:
         """Where a task's artifacts are, and are kept once they were fetched."""
-        return Mirror(self.market.posted(task).artifacts, self.folder(task) / "artifacts")
+        place = self.folder(task) / "artifacts"
+        return Mirror(self.market.posted(task).artifacts, place, self.transfers)
 
     def folder(self, task: int) -> Path:
         """Where this agent keeps what belongs to a task, apart from what other accounts keep."""

@@ -15,22 +15,28 @@ from typing import TypeVar
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
 from protocol.program import Program
-from protocol.store import Layout, Store
+from protocol.store import Hole, Layout, Store
+from protocol.transfers import Transfers
 
 _Artifact = TypeVar("_Artifact")
 
 
 class Mirror(Store):
-    """A store at `url`; what was checked is kept in `directory`, and read from there first."""
+    """A store at `url`; what was checked is kept in `directory`, and read from there first.
 
-    def __init__(self, url: str, directory: Path) -> None:
+    With `transfers`, what is read from the store comes by them: Underway, an ArtifactError, is
+    raised while it is on its way.
+    """
+
+    def __init__(self, url: str, directory: Path, transfers: Transfers | None = None) -> None:
         super().__init__(url)
+        self._transfers = transfers
         self._directory = directory
         self._kept = Store(str(directory.resolve()))
 
     def get_program(self, root: bytes) -> Program:
         """The program with that root; ArtifactError if it is in neither place."""
-        get = super().get_program
+        get = self._remote("program", super().get_program)
         return self._get_once(self._kept.get_program, get, root, self._kept.put_program)
 
     def get_encodings(self, root: bytes) -> list[bytes]:
@@ -38,20 +44,31 @@ class Mirror(Store):
         try:
             return self._kept.get_encodings(root)
         except ArtifactError:
-            return super().get_encodings(root)
+            return self._remote("encodings", super().get_encodings)(root)
 
     def get_tensors(self, root: bytes, layout: Layout) -> list[Bits]:
         """The tensors with that root; ArtifactError if they are in neither place."""
-        kept, other = self._kept.get_tensors, super().get_tensors
+        kept, get = self._kept.get_tensors, super().get_tensors
+        other = self._remote("tensors", lambda r: get(r, layout))
         return self._get_once(
-            lambda r: kept(r, layout), lambda r: other(r, layout), root,
+            lambda r: kept(r, layout), other, root,
             lambda tensors: self.keep(tensors, layout),
         )  # fmt: skip
 
     def get_log(self, root: bytes, size: int) -> list[bytes]:
         """The leaves of the log with that root; ArtifactError if they are in neither place."""
-        kept, other, keep = self._kept.get_log, super().get_log, self._kept.put_log
-        return self._get_once(lambda r: kept(r, size), lambda r: other(r, size), root, keep)
+        kept, get, keep = self._kept.get_log, super().get_log, self._kept.put_log
+        other = self._remote("log", lambda r: get(r, size))
+        return self._get_once(lambda r: kept(r, size), other, root, keep)
+
+    def get_partial(self, root: bytes, layout: Layout) -> tuple[list[Bits], list[Hole]]:
+        """See `Store`."""
+        get = super().get_partial
+        return self._remote("partial", lambda r: get(r, layout))(root)
+
+    def has_log(self, root: bytes) -> bool:
+        """See `Store`."""
+        return self._remote("has log", super().has_log)(root)
 
     def keep(self, tensors: Sequence[Bits], layout: Layout) -> bytes:
         """Keeps tensors that were not found in the store as a whole; returns their root."""
@@ -60,6 +77,12 @@ class Mirror(Store):
     def forget(self) -> None:
         """Deletes what is kept, as far as it can be deleted."""
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _remote(self, what: str, get: Callable[[bytes], _Artifact]) -> Callable[[bytes], _Artifact]:
+        transfers = self._transfers
+        if transfers is None:
+            return get
+        return lambda root: transfers.run((self.url, what, root), lambda: get(root))
 
     @staticmethod
     def _get_once(

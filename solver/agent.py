@@ -252,7 +252,8 @@ class Solver(Agent):
         if shows:
             for leaf in range(state.settled, state.log_size):
                 self.serve(task, leaf)
-            store.put_log(self.log(task, state.log_size).leaves)
+            leaves = self.log(task, state.log_size).leaves
+            self.transfers.run((self.folder(task), state.log_root), lambda: store.put_log(leaves))
         self._published.add(state.log_root)
         return shows
 
@@ -326,7 +327,9 @@ class Solver(Agent):
         """Puts the state of a checkpoint into the task's store."""
         program = self.bundle(task).program
         state = self.checkpoints(task).state(leaf)
-        self.store(task).put_tensors(state, state_layout(program), program.state_names)
+        store, layout, names = self.store(task), state_layout(program), program.state_names
+        key = self.folder(task), leaf
+        self.transfers.run(key, lambda: store.put_tensors(state, layout, names))
 
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from protocol.slices import Workbench
+from protocol.transfers import Underway
 
 PAUSE: Final = 60
 """Seconds of the chain's time after which a state is offered again, at first."""
@@ -50,6 +51,8 @@ class Uploads:
                 return True
             try:
                 self._serve(task, leaf)
+            except Underway:
+                return False
             except Exception:
                 wanted[leaf] = wanted.pop(leaf)  # after all others
                 pause = self._rests.get(task, (0, PAUSE))[1]
