@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from protocol import upkeep
-from protocol.agent import Agent, Progress, log, silent
+from protocol.agent import Agent, log, silent
 from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
 from protocol.errors import ArtifactError, ChainError, InfeasibleError, said
 from protocol.feasibility import Limits
+from protocol.litigation import Progress
 from protocol.market import Market, OpenDispute, Posted
 from protocol.rules import QUORUM
 from protocol.slices import SECONDS

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from protocol import audit
-from protocol.agent import Agent, Progress, log, silent
+from protocol.agent import Agent, log, silent
 from protocol.assessment import Assessment
 from protocol.bundle import ExecutorFactory
 from protocol.commitments import ZERO_ROOT, receipt_root
 from protocol.errors import ArtifactError, ChainError, InfeasibleError
 from protocol.feasibility import Limits
+from protocol.litigation import Progress
 from protocol.market import Market, OpenDispute
 from protocol.slices import SECONDS
 from protocol.task import NO_SEAT, Run, SeatState, Status, TaskState, receipt_salt, seal_digest

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from protocol.agent import Agent, Progress, log, silent
+from protocol.agent import Agent, log, silent
 from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog
 from protocol.bundle import ExecutorFactory, state_layout
@@ -22,6 +22,7 @@ from protocol.commitments import state_root
 from protocol.errors import ArtifactError, InfeasibleError
 from protocol.execution import Bits
 from protocol.feasibility import Limits
+from protocol.litigation import Progress
 from protocol.market import Market, OpenDispute
 from protocol.rules import BOND_DOUBLES
 from protocol.slices import SECONDS

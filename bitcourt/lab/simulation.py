@@ -18,10 +18,11 @@ from bitcourt.lab.scenarios import SCENARIOS
 from bitcourt.lab.stage import ETHER, Stage
 from bitcourt.lab.story import find_dispute
 from bitcourt.lab.stubborn import StubbornSolver
-from protocol.agent import Progress, silent
+from protocol.agent import silent
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.chain.client import Chain
 from protocol.errors import BitcourtError, UsageError
+from protocol.litigation import Progress
 from protocol.market import Market
 from protocol.rules import MAX_COMMITTEE
 from protocol.task import ASK_STAKE_UNIT, Status
