@@ -55,6 +55,11 @@ class Mutant:
     line: int
     what: str
 
+    @property
+    def is_side(self) -> bool:
+        """True if it takes away one side of a branch: if that survives, no test needs the side."""
+        return self.what.startswith(tuple(words for words, _ in CONDITIONS.values()))
+
 
 @dataclass(frozen=True)
 class _Site:

@@ -145,11 +145,15 @@ def _report(
     file: str, mutants: list[Mutant], chosen: list[Mutant], killed: set[int]
 ) -> dict[str, Any]:
     survivors = [asdict(m) for m in chosen if m.number not in killed]
+    sides = [m for m in chosen if m.is_side]
+    needed = sum(m.number in killed for m in sides)
     print(f"{file}: {len(mutants)} mutants, {len(chosen)} tried, {len(survivors)} survived")
+    print(f"  tests need {needed} of {len(sides)} sides of branches")
     for one in survivors:
         print(f"  line {one['line']}: {one['what']}")
     sys.stdout.flush()
-    return {"mutants": len(mutants), "tried": len(chosen), "survivors": survivors}
+    tried = {"mutants": len(mutants), "tried": len(chosen)}
+    return {**tried, "sides": len(sides), "sides_needed": needed, "survivors": survivors}
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from tests.market_driver import (
     STRANGER,
     SUBMITTER,
     VERIFIERS,
+    World,
     at,
     fresh_world,
     raw,
@@ -202,6 +203,13 @@ def test_a_draw_without_enough_verifiers_ends_the_task_and_frees_all_money() -> 
     assert world.free(SUBMITTER) == free[1] + task.spec.escrow
     assert [world.slots(v) for v in VERIFIERS] == slots
     world.assert_solvent()
+
+
+def test_a_market_without_verifiers_ends_its_tasks_unpaid() -> None:
+    task = World(verifiers=0).post().reach(Status.COMMITTED)
+    done = task.draw_in_vain()
+    assert done.event("TaskEnded")["reason"].rstrip(b"\0") == b"nobody to draw"
+    task.world.assert_solvent()
 
 
 def test_a_draw_that_fills_only_some_seats_gives_their_slots_back() -> None:
