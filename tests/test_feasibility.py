@@ -16,6 +16,7 @@ from protocol.executor import CompiledExecutor
 from protocol.feasibility import (
     CLOCK_MARGIN,
     DAY,
+    FASTEST,
     MAX_CODE,
     MAX_ENCODED,
     MOVE_SECONDS,
@@ -176,7 +177,7 @@ def test_real_programs_pass_by_a_wide_margin(name: str) -> None:
 
 def test_no_machine_is_faster_than_the_estimate_that_refuses_the_absurd() -> None:
     program = bundle().program
-    assert Speed.fastest(program).step == done_primitives(program) / 1e11
+    assert Speed.fastest(program).step == done_primitives(program) / FASTEST
     slow = Speed.measured(program, 2.0, 0.5)
     assert (slow.step, slow.hashing) == (2.0, 0.5)
     assert slow.trace > slow.step
