@@ -14,6 +14,7 @@ from protocol.errors import (
     NotConfirmed,
     TransactionReverted,
 )
+from protocol.transfers import Underway
 
 log = logging.getLogger("bitcourt")
 
@@ -39,13 +40,13 @@ class Complaints:
         """Logs an error in the block, once, instead of raising it.
 
         ChainError is raised, unless the chain has answered and refused what was asked of it.
-        What is not confirmed yet is no error.
+        What is not confirmed yet, or still on its way from a store, is no error.
         """
         try:
             yield
             self._said.pop((task, duty), None)
-        except NotConfirmed:
-            pass  # looked at again by the next poll
+        except (NotConfirmed, Underway) as error:
+            log.info("task %s: %s", task, error)  # looked at again by the next poll
         except (TransactionReverted, InsufficientFunds) as error:
             self.say(task, duty, error)
         except ChainError:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from protocol.errors import ArtifactError
 
-SECONDS: Final = 2.0
+SECONDS: float = 2.0
 """That a poll waits for stores in all."""
 MOST: Final = 256
 """Transfers under way at a time."""
@@ -32,9 +32,10 @@ class Transfers:
     """Transfers of one agent by what they transfer."""
 
     def __init__(
-        self, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic
+        self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._seconds, self._clock = seconds, clock
+        """`seconds` are those that a poll waits at most, by default SECONDS."""
+        self._seconds, self._clock = SECONDS if seconds is None else seconds, clock
         self._end: float | None = None
         self._begun: dict[Hashable, Future[Any]] = {}
         self._done: set[Hashable] = set()

@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, settings
 
+from protocol import transfers
+
 # Before anything imports torch: tests run side by side, and idle OpenMP workers must not spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,7 +30,8 @@ SNAPSHOT = Path(__file__).parent / "snapshots" / "gas.json"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled kernels for this run only; workers inherit the folder."""
+    """Keep compiled kernels for this run only, as workers do; wait for stores however slow."""
+    transfers.SECONDS = 3600.0
     if not hasattr(config, "workerinput"):
         folder = TemporaryDirectory(prefix="bitcourt-kernels-")
         config.add_cleanup(folder.cleanup)
