@@ -205,6 +205,23 @@ def test_a_draw_without_enough_verifiers_ends_the_task_and_frees_all_money() -> 
     world.assert_solvent()
 
 
+def test_who_may_remove_itself_at_any_time_is_not_drawn() -> None:
+    world = fresh_world()
+    leaving = set(VERIFIERS[:3])
+    for verifier in leaving:
+        world.send("leaveVerifiers", sender=verifier)
+    world.wait(MONTH)
+    drawn: set[bytes] = set()
+    for blocks in range(1, 9):
+        mark = world.evm.mark()
+        world.wait(blocks=blocks)
+        task = world.post().reach(Status.STARTING)
+        drawn |= set(task.drawn)
+        world.evm.back(mark)
+        world.tasks.pop()
+    assert drawn == set(VERIFIERS) - leaving
+
+
 def test_a_market_without_verifiers_ends_its_tasks_unpaid() -> None:
     task = World(verifiers=0).post().reach(Status.COMMITTED)
     done = task.draw_in_vain()
