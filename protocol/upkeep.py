@@ -95,17 +95,18 @@ def is_busy(market: Market, task: int, state: TaskState) -> bool:
 
     Every draw from its seed is the same but for who is free, until the deadline ends the task.
     """
-    if not market.view("drawSeeds", task):
-        return False
-    spec = market.posted(task).spec
     late = market.chain.now > state.deadline
-    return not late and not market.view("draw", task, spec.as_abi(), [])
+    return not late and bool(market.view("drawSeeds", task)) and not _finds_enough(market, task)
+
+
+def _finds_enough(market: Market, task: int) -> bool:
+    return bool(market.view("draw", task, market.posted(task).spec.as_abi(), []))
 
 
 def _draw(market: Market, task: int, state: TaskState, late: bool, patience: int) -> Call | None:
     passed = market.chain.block - state.draw_block
     if market.view("drawSeeds", task):
-        again = passed > 0 and not is_busy(market, task, state)
+        again = passed > 0 and (late or _finds_enough(market, task))
         return ("draw", ([],)) if again else None
     if passed <= HASH_BLOCKS:
         return ("draw", ([],)) if passed > patience else None

@@ -83,8 +83,7 @@ class Solver(Agent):
         self._published: set[bytes] = set()
         self._windows: dict[tuple[bytes, int], int] = {}
         """Block in which the window after a round was first seen open."""
-        now = lambda: market.chain.now  # noqa: E731
-        self.uploads = Uploads(self.serve, now, self.work)
+        self.uploads = Uploads(self.serve, lambda: market.chain.now, self.work)
         self._shown: set[tuple[bytes, int, Status]] = set()
 
     @property

@@ -38,3 +38,19 @@ def cheated(**changes: Any) -> Task:
     assert [seat.state for seat in task.seats] == [*attested, SeatState.MISMATCHED]
     task.world.fund(SYBIL)
     return task
+
+
+def objected(second_audit: int, **changes: Any) -> tuple[Task, bytes]:
+    """Two attested, one has objected; the window is open."""
+    task = at(Status.SEALING, committee=3, second_audit=second_audit, **changes)
+    *honest, odd = task.drawn
+    lie = [keccak(root) for root in task.digests()]
+    task.seal(odd, lie)
+    for verifier in honest:
+        task.seal(verifier)
+    task.open_ends()
+    task.reveal(odd, lie)
+    for verifier in honest:
+        task.reveal(verifier)
+    assert task.state.status == Status.WINDOW
+    return task, odd

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from eth_utils.crypto import keccak
-
 from protocol.task import SeatState, Status
+from tests.market_cheats import objected
 from tests.market_data import TERMS, demand
 from tests.market_driver import (
     SOLVER,
@@ -271,22 +270,6 @@ def test_a_verifier_that_only_did_not_come_is_replaced_for_the_same_runs() -> No
 
 
 # Objections.
-
-
-def objected(second_audit: int, **changes: Any) -> tuple[Task, bytes]:
-    """Two attested, one has objected; the window is open."""
-    task = at(Status.SEALING, committee=3, second_audit=second_audit, **changes)
-    *honest, odd = task.drawn
-    lie = [keccak(root) for root in task.digests()]
-    task.seal(odd, lie)
-    for verifier in honest:
-        task.seal(verifier)
-    task.open_ends()
-    task.reveal(odd, lie)
-    for verifier in honest:
-        task.reveal(verifier)
-    assert task.state.status == Status.WINDOW
-    return task, odd
 
 
 def test_an_objection_that_convicts_nobody_does_not_buy_off_the_second_audit() -> None:

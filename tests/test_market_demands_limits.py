@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from eth_utils.crypto import keccak
 
 from protocol.rules import PRICE_DOUBLES
 from protocol.task import Status
-from tests.market_cheats import STAKED
+from tests.market_cheats import STAKED, objected
 from tests.market_data import (
     PRICE,
     TERMS,
@@ -96,17 +95,8 @@ def test_a_solver_that_takes_all_demands_itself_pays_bonds_for_it() -> None:
 
 
 def test_no_demand_shows_an_end_that_a_second_audit_may_yet_draw() -> None:
-    task = at(Status.SEALING, **TERMS, committee=3, second_audit=255)
-    world, (odd, *honest) = task.world, task.drawn
-    lie = [keccak(root) for root in task.digests()]
-    task.seal(odd, lie)
-    for verifier in honest:
-        task.seal(verifier)
-    task.open_ends()
-    task.reveal(odd, lie)
-    for verifier in honest:
-        task.reveal(verifier)
-    assert task.state.status == Status.WINDOW  # somebody has objected; the second audit follows
+    task, _ = objected(255, **TERMS)  # the second audit follows
+    world = task.world
     for leaf in range(8):
         with world.refuses("WrongStatus", task.id, Status.WINDOW):
             demand(task, WHISTLEBLOWER, leaf)

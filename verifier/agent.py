@@ -251,22 +251,21 @@ class Verifier(Agent):
         if not replay.complete:
             self._paces[replay].begin(self.market.chain.now, replay.done)
             program, executor = self.bundle(duty.task).program, self.executor(duty.task)
-            fetch, report = (
-                partial(self.demander.state, duty.task),
-                partial(self.progress, "replay"),
-            )
+            fetch = partial(self.demander.state, duty.task)
+            report = partial(self.progress, "replay")
             self.work.advance(replay, partial(replay.advance, program, executor, fetch, report))
         return replay.roots if replay.complete else None
 
-    def _book(self, duty: Duty) -> Path:
+    def _book(self, duty: Duty, starts: list[bytes]) -> Path:
         """Names a replay by what is replayed: a reorganization may give a round other runs."""
-        name = subject(duty.runs, self.starts(duty)).hex()[:16]
+        name = subject(duty.runs, starts).hex()[:16]
         return self.folder(duty.task) / f"replay-{name}.json"
 
     def _replay(self, duty: Duty) -> Replay:
-        book = self._book(duty)
+        starts = self.starts(duty)
+        book = self._book(duty, starts)
         if book not in self._replays:
-            spec, starts = self.market.posted(duty.task).spec, self.starts(duty)
+            spec = self.market.posted(duty.task).spec
             replay = Replay(spec, duty.runs, starts, book, self.store(duty.task))
             self._replays[book], self._paces[replay] = replay, Pace(spec.audit_window)
         return self._replays[book]
@@ -274,7 +273,7 @@ class Verifier(Agent):
     def _known(self, duty: Duty) -> Replay | None:
         """The replay, if it was begun."""
         try:
-            return self._replays.get(self._book(duty))
+            return self._replays.get(self._book(duty, self.starts(duty)))
         except ArtifactError:
             return None  # the starts are not there yet
 
@@ -296,14 +295,13 @@ class Verifier(Agent):
 
     def _is_hopeless(self, duty: Duty) -> bool:
         """True if the replay is not done in time, as far as can be seen."""
-        if self._is_replayed(duty):
-            return False
-        now, deadline = self.market.chain.now, duty.state.deadline
         replay = self._known(duty)
+        now, deadline = self.market.chain.now, duty.state.deadline
         if replay is None:
             window = self.market.posted(duty.task).spec.audit_window
             return Pace(window).is_hopeless(now, deadline, 0, 1)
-        return self._paces[replay].is_hopeless(now, deadline, replay.done, replay.total)
+        pace = self._paces[replay]
+        return not replay.complete and pace.is_hopeless(now, deadline, replay.done, replay.total)
 
     def starts(self, duty: Duty) -> list[bytes]:
         """The opened state roots before the runs; ArtifactError if they are not confirmed yet."""
