@@ -53,7 +53,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/market/DataDemands.sol": _market("demands"),
     "contracts/market/Registry.sol": _market("asks", "declining", "tasks", "auction"),
     "contracts/market/Remedies.sol": _market(
-        "redraws", "capture", "settlement", "endings", "demands", "faults"
+        "redraws", "draw", "capture", "settlement", "endings", "disputes", "demands", "faults"
     ),
     "contracts/market/Runs.sol": _market("draw", "capture", "redraws", "rounds", "progress"),
     "contracts/market/TaskBook.sol": _market("tasks", "log", "progress", "auction"),

@@ -8,18 +8,18 @@ any moment goes on where the chain says it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from protocol import upkeep
-from protocol.agent import Agent, log, silent
+from protocol.agent import Agent, silent
 from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
-from protocol.errors import ArtifactError, ChainError, InfeasibleError, said
+from protocol.errors import ArtifactError, ChainError
 from protocol.feasibility import Limits
 from protocol.litigation import Progress
 from protocol.market import Market, OpenDispute, Posted
@@ -30,6 +30,8 @@ from protocol.tensor_tree import chunk, tensor_tree
 from protocol.witness import Witness
 from solver.bidding import Bidder
 from solver.checkpoints import Checkpoints
+from solver.declining import decline, may_decline
+from solver.training import Trainer
 from solver.uploads import Uploads
 
 
@@ -79,7 +81,7 @@ class Solver(Agent):
             settings.by_ask,
             self.assessment.beside,
         )
-        self._checkpoints: dict[Path, Checkpoints] = {}
+        self.trainer = Trainer(market, self.work, self.folder, self.bundle, self.executor, progress)
         self._published: set[bytes] = set()
         self._windows: dict[tuple[bytes, int], int] = {}
         """Block in which the window after a round was first seen open."""
@@ -109,9 +111,9 @@ class Solver(Agent):
             return state.status == Status.BIDDING and self._bid(task, state, wanted)
         if state.status == Status.CONVICTED:
             return False  # nothing that is still open can change that
-        if self._has_lost(task, state):
+        if self.trainer.has_lost(task, state):
             # All else needs them.
-            again = partial(self._train_segment, task)
+            again = partial(self.trainer.advance, task)
             self.later(task, self.market.chain.now, "training", lambda: again() or True)
             return False
         moved = self.answer(task, state)
@@ -141,7 +143,7 @@ class Solver(Agent):
     def train(self, task: int, state: TaskState) -> bool:
         """Commits the log when all checkpoints are there that are due; trains until then."""
         target = self._target(task, state)
-        if self._begun(task) >= target:
+        if self.trainer.begun(task) >= target:
             return self._commit(task, state, target)
         self.later(task, state.deadline, "training", partial(self._train_on, task, state, target))
         return False
@@ -149,20 +151,20 @@ class Solver(Agent):
     def _train_on(self, task: int, state: TaskState, target: int) -> bool:
         """Trains no more than a segment, or a slice of it, and commits the log after the last."""
         try:
-            if self._may_decline(task, state):
+            if may_decline(self.market, task, state):
                 self.check(task)  # the ask may have won while this agent did not look
             if self.checkpoints(task).begun < target:
-                done = self._train_segment(task)
-                if not done or self._begun(task) < target:
+                done = self.trainer.advance(task)
+                if not done or self.trainer.begun(task) < target:
                     return True
         except ChainError:
             raise
         except Exception as error:  # whatever keeps it from computing this
             if self.void(task):
                 return True
-            if not self._may_decline(task, state):
+            if not may_decline(self.market, task, state):
                 raise
-            return self._decline(task, state, error)
+            return decline(self.market, task, state, error)
         return self._commit(task, state, target)
 
     def _target(self, task: int, state: TaskState) -> int:
@@ -170,11 +172,6 @@ class Solver(Agent):
         complete = self.market.posted(task).spec.complete(state.settled)
         share = -(-(complete - 1 - state.settled) // self.settings.commits)
         return min(complete, max(state.log_size, 1) + share)
-
-    def _begun(self, task: int) -> int:
-        """How many checkpoints there are; none before they were looked for."""
-        found = self._checkpoints.get(self.folder(task))
-        return found.begun if found is not None else 0
 
     def _commit(self, task: int, state: TaskState, target: int) -> bool:
         tree, old = self.log(task, target).tree, state.log_size
@@ -193,14 +190,14 @@ class Solver(Agent):
         replaces = SeatState.SEALED in in_round(self.market.seats(task), state.round)
         starts = [] if replaces else [first for first, _, _ in runs]
         self.market.send_for("draw", task, self.openings(task, state, starts))
-        self.serve_later(task, state, starts)
+        self.serve_later(task, starts)
         return True
 
     def open_starts(self, task: int, state: TaskState) -> bool:
         """Opens and serves the checkpoint before each run, if somebody else has drawn."""
         starts = [run.first for run in self.market.runs(task, state.round)]
         self.market.send_for("openStarts", task, self.openings(task, state, starts))
-        self.serve_later(task, state, starts)
+        self.serve_later(task, starts)
         return True
 
     def open_ends(self, task: int, state: TaskState) -> bool:
@@ -213,7 +210,7 @@ class Solver(Agent):
         leaves = [*self._ends(task, state), state.log_size - 1]
         *openings, final = self.openings(task, state, leaves)
         self.market.send_for("openEnds", task, openings, final)
-        self.serve_later(task, state, leaves)
+        self.serve_later(task, leaves)
         return True
 
     def _ends(self, task: int, state: TaskState) -> list[int]:
@@ -280,7 +277,7 @@ class Solver(Agent):
             chunk(tensors[demand.tensor], demand.chunk),
             tree.inclusion_proof(demand.chunk),
         )
-        self.serve_later(task, state, [demand.leaf])
+        self.serve_later(task, [demand.leaf])
         return True
 
     def witness(self, dispute: OpenDispute) -> Witness:
@@ -303,7 +300,7 @@ class Solver(Agent):
         log = self.log(task, state.log_size)
         return [log.opening(leaf).as_abi() for leaf in leaves]
 
-    def serve_later(self, task: int, state: TaskState, leaves: Sequence[int]) -> None:
+    def serve_later(self, task: int, leaves: Sequence[int]) -> None:
         """Serves the states of checkpoints at the end of the poll, and again until it succeeds."""
         self.uploads.want(task, leaves)
         offer = partial(self.uploads.offer, task)
@@ -321,7 +318,7 @@ class Solver(Agent):
             ends = [*self._ends(task, state), state.log_size - 1] if opened else []
             self.uploads.want(task, [*starts, *ends])
         if self.uploads.due(task):
-            self.serve_later(task, state, [])
+            self.serve_later(task, [])
 
     def serve(self, task: int, leaf: int) -> None:
         """Puts the state of a checkpoint into the task's store."""
@@ -333,58 +330,10 @@ class Solver(Agent):
 
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""
-        place = self.folder(task)
-        if place not in self._checkpoints:
-            self._checkpoints[place] = Checkpoints(place, self.bundle(task))
-        return self._checkpoints[place]
+        return self.trainer.checkpoints(task)
 
     def _has_won(self, task: int, state: TaskState) -> bool:
         if state.solver != self.market.address:
             return False
         end = state.deadline + self.market.posted(task).spec.bid_window
         return state.status != Status.BIDDING or self.market.chain.now > end
-
-    def _train_segment(self, task: int) -> bool:
-        """Goes on with the next segment; True if it is trained."""
-        return self.work.advance(("training", self.folder(task)), partial(self._training, task))
-
-    def _training(self, task: int) -> Iterator[None]:
-        spec, checkpoints, executor = (
-            self.market.posted(task).spec,
-            self.checkpoints(task),
-            self.executor(task),
-        )
-        segment, state = checkpoints.take()
-        for step in spec.steps_between(segment, 1):
-            executor.update(state, step)
-            yield
-        checkpoints.begin(state)  # hashed while the next segment is trained
-        self.progress("train", segment + 1, spec.segments)
-
-    def _has_lost(self, task: int, state: TaskState) -> bool:
-        """True if a checkpoint that was committed is not there, and has to be trained again."""
-        return state.log_size > 0 and self.checkpoints(task).begun < state.log_size
-
-    def _may_decline(self, task: int, state: TaskState) -> bool:
-        if state.status == Status.BIDDING:
-            return state.by_ask
-        half = self.market.posted(task).spec.train_window // 2
-        in_time = self.market.chain.now <= state.deadline - half
-        return state.by_ask and state.log_size == 0 and in_time
-
-    def _decline(self, task: int, state: TaskState, error: Exception) -> bool:
-        """Gives back a task that somebody entered this solver's ask for, and that it cannot train.
-
-        What keeps it may pass: a quarter of the training window is waited for that, unless the
-        error says that this machine can never do it.
-        """
-        if state.status == Status.BIDDING:
-            self.market.send_for("assign", task)
-            return True
-        left = state.deadline - self.market.chain.now
-        passes = not isinstance(error, InfeasibleError)
-        if passes and 4 * left > 3 * self.market.posted(task).spec.train_window:
-            return False
-        log.warning("task %s: declined: %s", task, said(error))
-        self.market.send_for("decline", task)
-        return True

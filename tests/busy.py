@@ -7,19 +7,16 @@ from collections.abc import Callable, Collection, Sequence
 
 from bitcourt.lab.stage import Stage
 from protocol.agent import Agent
-from protocol.audit import CheckpointLog
 from protocol.dispute import Level, Phase, point_at
 from protocol.execution import Bits, Executor, Inputs, Visitor
 from protocol.game_view import GameView
 from protocol.market import Market, OpenDispute
 from protocol.program import Program
 from protocol.slices import Slice
-from protocol.store import Store
-from protocol.task import NO_SEAT, Status, challenge_digest
 from protocol.witness import ReplayWitness
 from solver.agent import Settings, Solver
-from tests.staged import end_bidding, honest_executor, make_executor
-from verifier.agent import Settings as Own
+from tests.challenging import registered, seal, tell, view_of
+from tests.staged import honest_executor, make_executor
 from verifier.agent import Verifier
 
 
@@ -82,33 +79,8 @@ def slow_solver(stage: Stage) -> tuple[Solver, Slow]:
 
 
 def two_verifiers(stage: Stage) -> list[Verifier]:
-    two = Own(slots=2)
-    verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor, two) for i in (1, 2)]
-    for verifier in verifiers:
-        verifier.register()
-    return verifiers
-
-
-def reach(
-    stage: Stage, task: int, status: Status, solver: Solver, verifiers: Sequence[Agent]
-) -> None:
-    """From the bidding to a status of the audit."""
-    assert solver.poll()
-    end_bidding(stage, solver)
-    for _ in range(200):
-        if solver.market.state(task).status == status:
-            break
-        if not sum(agent.poll() for agent in (solver, *verifiers)):
-            stage.chain.wait(1)
-    assert solver.market.state(task).status == status
-
-
-def reach_window(stage: Stage, task: int, solver: Solver, verifiers: Sequence[Agent]) -> None:
-    """To a challenge window, with a log that is published."""
-    reach(stage, task, Status.WINDOW, solver, verifiers)
-    solver.poll()
-    store = Store(solver.market.posted(task).artifacts)
-    assert store.has_log(solver.market.state(task).log_root)
+    """Two that may be drawn for two tasks at a time."""
+    return registered(stage, slots=2)
 
 
 class Attacker:
@@ -117,26 +89,15 @@ class Attacker:
     def __init__(self, stage: Stage, task: int, segment: int) -> None:
         self.market = stage.party(f"accomplice {segment}")
         self.task, self.segment = task, segment
-        self.nonce = bytes(31) + bytes([segment + 1])
+        self.nonce = b""
 
     def seal(self) -> None:
         """Seals the challenge."""
-        market, chain = self.market, self.market.chain.chain_id
-        place = (chain, market.deployment.market, self.task, market.address)
-        digest = challenge_digest(*place, self.segment, 1, NO_SEAT, self.nonce)
-        bond = market.posted(self.task).spec.bond << (market.state(self.task).challenges // 4)
-        market.ensure_balance(bond)
-        market.send_for("sealChallenge", self.task, digest, False)
+        self.nonce = seal(self.market, self.task, self.segment)
 
     def tell(self) -> None:
         """Opens the dispute."""
-        market, first = self.market, self.segment
-        log = CheckpointLog.fetch(
-            Store(market.posted(self.task).artifacts), market.state(self.task)
-        )
-        shown = [log.opening(leaf).as_abi() for leaf in (first, first + 1)]
-        target = (first, 1, NO_SEAT, NO_SEAT, *shown)
-        market.send_for("challenge", self.task, target, self.nonce)
+        tell(self.market, self.task, self.segment, self.nonce)
 
     @property
     def dispute(self) -> OpenDispute:
@@ -147,7 +108,7 @@ class Attacker:
     @property
     def view(self) -> GameView:
         """Where that stands."""
-        return GameView.after(self.market.game_events(self.dispute))
+        return view_of(self.market, self.dispute)
 
     @property
     def waits(self) -> bool:

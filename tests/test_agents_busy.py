@@ -13,7 +13,8 @@ from protocol.feasibility import Speed
 from protocol.slices import Slice
 from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
-from tests.busy import Attacker, Slow, by_chain, reach, reach_window, slow_solver, two_verifiers
+from tests.busy import Attacker, Slow, by_chain, slow_solver, two_verifiers
+from tests.challenging import reach, reach_window
 from tests.staged import a_stage, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier

@@ -21,7 +21,8 @@ from protocol.task import Demand, SeatState, Status, TaskState
 from protocol.witness import Witness
 from solver.agent import Settings, Solver
 from solver.uploads import PAUSE
-from tests.busy import Attacker, reach_window, two_verifiers
+from tests.busy import Attacker, two_verifiers
+from tests.challenging import reach_window
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post
 from verifier.agent import Verifier
 

@@ -139,6 +139,21 @@ def test_a_late_draw_is_no_default_while_anybody_can_make_it() -> None:
     assert task.state.status == Status.STARTING
 
 
+def test_in_the_last_block_that_knows_the_hash_a_late_draw_is_no_default_yet() -> None:
+    task = at(Status.COMMITTED)
+    world = task.world
+    world.wait(blocks=1 + HASH_BLOCKS, seconds=SPEC.audit_window + 1)
+    mark = world.evm.mark()
+    with world.refuses("NoDefault", task.id):
+        task.call("defaulted")
+    task.call("draw", [])
+    assert task.state.status == Status.STARTING
+    world.evm.back(mark)
+    world.wait()
+    task.call("defaulted")
+    assert task.state.status == Status.SLASHED
+
+
 def test_solver_submitter_and_newcomers_are_never_drawn() -> None:
     task = fresh_world().post(committee=4)
     world = task.world

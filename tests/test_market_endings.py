@@ -19,6 +19,8 @@ from tests.market_driver import (
     Task,
     at,
     fresh_world,
+    raw,
+    states,
 )
 
 LIVE = list(Status)[1:8]
@@ -71,6 +73,20 @@ def test_a_solver_that_opens_no_ends_has_a_window_of_its_own_before_it_defaults(
     task.call("defaulted")
     assert world.free(SOLVER) == FUNDS - SPEC.solver_stake
     assert world.market.view("recordOf", SOLVER)[:2] == (0, 1)
+    assert_nothing_is_held(task)
+
+
+def test_who_did_not_seal_is_slashed_although_the_solver_opens_no_ends() -> None:
+    task = at(Status.SEALING, committee=3)
+    world, (*diligent, idle) = task.world, task.drawn
+    for verifier in diligent:
+        task.seal(verifier)
+    world.wait_beyond(task.state.deadline + SPEC.audit_window)
+    done = task.call("defaulted")
+    assert raw(done.event("VerifierSlashed")["verifier"]) == idle
+    assert states(task) == [SeatState.SEALED, SeatState.SEALED, SeatState.SLASHED]
+    assert [world.slots(verifier) for verifier in task.drawn] == [2, 2, 1]
+    assert [world.free(v) for v in diligent] == [world.free(idle) + SPEC.verifier_fee] * 2
     assert_nothing_is_held(task)
 
 

@@ -57,11 +57,11 @@ def void(task: Task, index: int, nodes: list[bytes], sender: bytes = STRANGER) -
     return task.call("voidProgram", index, nodes[index], proof, sender=sender)
 
 
-def assert_nobody_lost(world: World, paid: int = 0) -> None:
+def assert_nobody_lost(world: World, paid: int = 0, capacity: int = 0) -> None:
     assert world.burned() == 0
     assert world.free(SOLVER) == FUNDS + paid
     assert [world.slots(v) for v in VERIFIERS] == [2] * len(VERIFIERS)
-    assert world.market.view("recordOf", SOLVER)[:3] == (0, 0, 0)
+    assert world.market.view("recordOf", SOLVER)[:4] == (0, 0, 0, capacity)
     world.assert_solvent()
 
 
@@ -116,8 +116,29 @@ def test_a_fault_in_the_bidding_gives_the_sealed_bids_their_bonds_and_the_leader
     void(task, index, nodes)
     task.call("forfeitBid", RIVAL)
     assert world.free(RIVAL) == FUNDS
-    assert world.market.view("recordOf", SOLVER)[3] == 1  # the ask may win another task
-    assert_nobody_lost(world)
+    assert_nobody_lost(world, capacity=1)  # the ask may win another task
+
+
+def test_a_task_won_by_a_bid_leaves_the_winners_ask_as_it_is() -> None:
+    index, nodes = broken()
+    task = posted(nodes)
+    task.world.send("setAsk", 1, 1, SPEC.memory_mib, 2**48 - 1, sender=SOLVER)
+    void(task.reach(Status.TRAINING), index, nodes)
+    assert_nobody_lost(task.world, capacity=1)
+
+
+def test_a_fault_found_after_the_bidding_saves_no_bond_of_a_bid_that_was_not_revealed() -> None:
+    index, nodes = broken()
+    task = posted(nodes)
+    world = task.world
+    task.seal_bid(RIVAL, 5)
+    task.reach(Status.TRAINING)
+    void(task, index, nodes)
+    task.call("forfeitBid", RIVAL)
+    assert world.free(RIVAL) == FUNDS - SPEC.bond
+    assert world.burned() == SPEC.bond
+    assert world.free(SOLVER) == FUNDS
+    world.assert_solvent()
 
 
 # What proves nothing.

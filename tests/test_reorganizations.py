@@ -18,7 +18,7 @@ from protocol.market import Posted
 from protocol.secrets import Secrets
 from protocol.task import Run, Status
 from solver.agent import Settings, Solver
-from tests.challenging import open_window, play_until, registered, seal, tell, view_of
+from tests.challenging import play_until, reach_window, registered, seal, tell, view_of
 from tests.staged import a_solver, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
@@ -121,9 +121,9 @@ def test_a_dispute_that_gets_the_number_of_an_orphan_is_defended_by_its_own_repl
     stage = fork.stage
     submitter, task = post(stage)
     solver = a_solver(stage.party("solver"), stage.directory)
-    open_window(stage, task, solver, registered(stage))
+    reach_window(stage, task, solver, registered(stage))
     one, two = stage.party("one"), stage.party("two")
-    nonces = [seal(stage, one, task, 1), seal(stage, two, task, 2)]
+    nonces = [seal(one, task, 1), seal(two, task, 2)]
     stage.chain.wait(1)
     fork.here()
     orphan = tell(one, task, 1, nonces[0])
