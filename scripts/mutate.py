@@ -51,6 +51,19 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "claims", "disputes", "attestors", "settlement", "demands"
     ),
     "contracts/market/DataDemands.sol": _market("demands"),
+    "contracts/market/MarketBase.sol": _market(
+        "settlement",
+        "asks",
+        "registry",
+        "audit",
+        "redraws",
+        "endings",
+        "draw",
+        "rounds",
+        "demands",
+        "capture",
+        "faults",
+    ),
     "contracts/market/Registry.sol": _market("asks", "declining", "tasks", "auction"),
     "contracts/market/Remedies.sol": _market(
         "redraws", "draw", "capture", "settlement", "endings", "disputes", "demands", "faults"
