@@ -52,19 +52,10 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "contracts/market/DataDemands.sol": _market("demands"),
     "contracts/market/MarketBase.sol": _market(
-        "settlement",
-        "asks",
-        "registry",
-        "audit",
-        "redraws",
-        "endings",
-        "draw",
-        "rounds",
-        "demands",
-        "capture",
-        "faults",
+        *("settlement", "asks", "registry", "auction", "audit", "redraws", "receipts", "endings"),
+        *("draw", "disputes", "rounds", "demands", "capture", "faults"),
     ),
-    "contracts/market/Registry.sol": _market("asks", "declining", "tasks", "auction"),
+    "contracts/market/Registry.sol": _market("asks", "declining", "tasks", "auction", "token"),
     "contracts/market/Remedies.sol": _market(
         "redraws", "draw", "capture", "settlement", "endings", "disputes", "demands", "faults"
     ),
@@ -74,7 +65,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "contracts/market/Verifier": _market("registry", "draw", "capture", "rounds"),
     "contracts/market/": _market(""),
     "contracts/Market.sol": _market(
-        "settlement", "progress", "capture", "registry", "token", "rounds"
+        "settlement", "receipts", "disputes", "progress", "capture", "registry", "token", "rounds"
     ),
 }
 """How the names of the tests begin that must notice a change in a file; the first that fits."""

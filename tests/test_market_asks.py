@@ -161,6 +161,18 @@ def test_an_ask_that_does_not_lead_keeps_its_capacity_and_bounds_the_price(world
     assert (raw(state.solver), state.price, state.by_ask) == (RIVAL, ASKED, True)
 
 
+def test_an_ask_whose_owner_has_just_the_stake_is_entered(world: World) -> None:
+    ask(world)
+    task, stake = world.post(), SPEC.solver_stake
+    world.send("withdraw", sender=SOLVER)
+    world.send("deposit", sender=SOLVER, value=stake - 1)
+    with world.refuses("InsufficientBalance", SOLVER, stake, stake - 1):
+        task.call("enterAsk", SOLVER)
+    world.send("deposit", sender=SOLVER, value=1)
+    task.call("enterAsk", SOLVER)
+    assert (raw(task.state.solver), world.free(SOLVER)) == (SOLVER, 0)
+
+
 def test_an_ask_that_would_not_lead_must_be_able_to_all_the_same(world: World) -> None:
     task = world.post()
     ask(world, RIVAL, price=PRICE - 1)
@@ -204,7 +216,7 @@ def test_nobody_lowers_the_price_of_a_sealed_bid_by_entering_its_bidders_own_ask
     wins = sealed < ASKED - 3
     price = ASKED - 3 if wins else ASKED
     assert (raw(task.state.solver), task.state.price) == (SOLVER if wins else RIVAL, price)
-    assert capacity(world) == (0 if wins else 1)
+    assert capacity(world) == 1  # if it won, it was not by its ask
     world.assert_solvent()
 
 

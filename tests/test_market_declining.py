@@ -143,6 +143,28 @@ def test_a_sealed_bid_that_leads_cannot_be_declined(world: World) -> None:
         task.call("decline", sender=RIVAL)
 
 
+@pytest.mark.parametrize(("sealed", "by_ask"), [(ASKED - 1, False), (ASKED, True)])
+def test_a_sealed_bid_that_is_lower_than_the_own_leading_ask_cannot_be_declined(
+    world: World, sealed: int, by_ask: bool
+) -> None:
+    ask(world)
+    task = world.post()
+    task.seal_bid(SOLVER, sealed)
+    task.call("enterAsk", SOLVER, sender=SOLVER)
+    world.wait_beyond(task.state.deadline)
+    task.reveal_bid(SOLVER, sealed)
+    world.wait_beyond(task.state.deadline + task.spec.bid_window)
+    task.call("assign")
+    assert (task.state.by_ask, capacity(world)) == (by_ask, 0 if by_ask else 1)
+    if by_ask:
+        task.call("decline", sender=SOLVER)
+        assert task.state.status == Status.EXPIRED
+    else:
+        with world.refuses("MayNotDecline", task.id):
+            task.call("decline", sender=SOLVER)
+    world.assert_solvent()
+
+
 def test_an_ask_that_was_withdrawn_does_not_come_back(world: World) -> None:
     ask(world)
     task = world.post()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from eth_utils.crypto import keccak
 
 from protocol.rules import PRICE_DOUBLES
 from protocol.task import Status
@@ -23,6 +24,7 @@ from tests.market_driver import (
     SPEC,
     VERIFIERS,
     WHISTLEBLOWER,
+    Task,
     at,
 )
 
@@ -68,6 +70,27 @@ def test_every_draw_begins_a_phase_with_demands_of_its_own() -> None:
     task.call("redraw")
     task.draw()
     assert (task.state.status, task.state.demands) == (Status.STARTING, 0)
+
+
+def set_open(task: Task, count: int) -> None:
+    """Writes how many things are open on a task, which would take many accounts to open."""
+    address, evm = task.world.market.address, task.world.evm
+    places = (
+        int.from_bytes(keccak(task.id.to_bytes(32) + mapping.to_bytes(32))) for mapping in range(32)
+    )
+    place = 1 + next(p for p in places if evm.storage(address, p).to_bytes(32) == task.spec.hash)
+    evm.set_storage(address, place, evm.storage(address, place) & ~(255 << 32) | count << 32)
+    assert task.state.open == count
+
+
+def test_a_demand_finds_a_place_among_what_is_open_or_is_refused() -> None:
+    task = in_window()
+    set_open(task, 128)
+    with task.world.refuses("TooManyDemands", task.id):
+        demand(task, WHISTLEBLOWER, 3)
+    set_open(task, 127)
+    demand(task, WHISTLEBLOWER, 3)
+    assert task.state.open == 128
 
 
 def test_exhaustion_by_demands_costs_the_asker_more_than_the_answers() -> None:

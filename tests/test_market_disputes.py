@@ -378,10 +378,12 @@ def test_a_solver_that_defaults_while_disputes_are_open_is_punished_after_them()
     world.wait_beyond(task.state.deadline)
     task.call("defaulted")
     assert task.state.status == Status.CONVICTED
+    record = world.market.view("recordOf", SOLVER)
     with world.refuses("StillOpen", task.id, 1):
         task.call("punish")
     free, burned = world.free(SUBMITTER), world.burned()
     world.decide(dispute, convicted=True)
+    assert world.market.view("recordOf", SOLVER) == record  # who lost twice defaulted once
     done = task.punish()
     assert done.event("TaskEnded")["reason"] == label("convicted")
     assert world.free(WHISTLEBLOWER) == FUNDS + REWARD

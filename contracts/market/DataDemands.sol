@@ -149,7 +149,7 @@ abstract contract DataDemands is Claims {
         bytes calldata node,
         bytes32[] calldata nodeProof
     ) private view returns (uint256) {
-        if (tensor >= spec.nState) revert BadProof(id, "node");
+        // Behind the last there is no node.
         _checkNode(id, spec, spec.nNodes - spec.nState + tensor, node, nodeProof);
         return _referee().facts(node).numel;
     }
