@@ -142,9 +142,9 @@ def solver(
     deployment: DeploymentFile = DEFAULT_DEPLOYMENT,
     keystore: Keystore = None,
     dev: Dev = None,
-    directory: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path(
-        "solver-data"
-    ),
+    directory: Annotated[
+        Path, typer.Option(help="Where checkpoints are kept until their task has ended.")
+    ] = Path("solver-data"),
     price: Annotated[
         float | None,
         typer.Option(help="Ether bid for a task: what it costs you. Else its budget."),

@@ -143,7 +143,8 @@ def describe(market: Market, task: int) -> dict[str, Any]:
         "runs": [[run.first, run.count] for run in market.runs(task)],
         "verifiers": {s.verifier: s.state.name.lower() for s in market.seats(task)},
         "open": state.open,
-        "store": posted.artifacts,
+        # A stranger's bytes, which could move a terminal's cursor.
+        "store": posted.artifacts.encode("unicode_escape").decode("ascii"),
     }
 
 

@@ -39,7 +39,7 @@ MaxStake = Annotated[
 MemoryMib = Annotated[
     int | None,
     typer.Option(
-        "--memory-mib", min=1, help="MiB that a task may take; else 3/4 of the machine's."
+        "--memory-mib", min=1, help="MiB that tasks may take together; else 3/4 of the machine's."
     ),
 ]
 MaxLockDays = Annotated[

@@ -19,18 +19,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
+from shutil import disk_usage, rmtree
+from tempfile import gettempdir, mkdtemp
 from typing import NamedTuple
 from weakref import finalize
 
 from protocol import upkeep
+from protocol.assessment import Assessment
 from protocol.bundle import Bundle, ExecutorFactory
 from protocol.endings import Endings
 from protocol.errors import ArtifactError
 from protocol.execution import Bits, Executor
 from protocol.faults import Counts, find_fault
+from protocol.feasibility import Limits
 from protocol.litigation import Litigant, Progress
+from protocol.loaded import Loaded
 from protocol.market import Market
 from protocol.mirror import Mirror
 from protocol.secrets import Secrets
@@ -67,6 +70,7 @@ class Agent(Litigant):
         progress: Progress,
         directory: Path | None = None,
         seconds: float = SECONDS,
+        limits: Limits | None = None,
     ) -> None:
         """What it fetches is kept in `directory`, or by default as long as the agent lives.
 
@@ -74,12 +78,14 @@ class Agent(Litigant):
         """
         super().__init__(market, progress, seconds)
         self._directory = directory
+        limits = limits or Limits()
+        self.assessment = Assessment(
+            market, limits, self.store, self.bundle, self.executor, seconds, self._free
+        )
         self.secrets = Secrets(market.account, market.chain.chain_id, market.deployment.market)
         self.transfers = Transfers()
         self._make_executor = executor
-        self._bundles: dict[bytes, Bundle] = {}
-        self._executors: dict[bytes, Executor] = {}
-        """Bundles and executors by the hash of the terms, which binds all that they are made of."""
+        self._loaded = Loaded(limits.memory_mib)
         self._later: list[_Duty] = []
         self.statuses: dict[int, Status] = {}
         """Status of each task when it was last polled."""
@@ -101,6 +107,7 @@ class Agent(Litigant):
         chain itself does not answer.
         """
         self.work.slice.begin()
+        self.assessment.begin()
         self.transfers.begin()
         self._later = []
         standing = self._read()
@@ -135,8 +142,13 @@ class Agent(Litigant):
         over = state.status.final and not state.open and not acted
         # Forgets a task as soon as nothing can bring it back.
         if over and self._endings.note(task, state, self.market.chain.block):
-            self.store(task).forget()
+            self.forget(task)
         return acted
+
+    def forget(self, task: int) -> None:
+        """Deletes all that is kept of a task that has ended for good, as far as possible."""
+        self._loaded.forget(self.market.posted(task).spec)
+        rmtree(self.folder(task), ignore_errors=True)
 
     def store(self, task: int) -> Mirror:
         """Where a task's artifacts are, and are kept once they were fetched."""
@@ -152,20 +164,26 @@ class Agent(Litigant):
         return self._directory / self.market.label / f"{task}-{terms[:16]}"
 
     def bundle(self, task: int) -> Bundle:
-        """All bytes of a task, fetched and checked once."""
+        """All bytes of a task, fetched and checked, and kept as long as there is memory."""
         spec = self.market.posted(task).spec
-        if spec.hash not in self._bundles:
-            self._bundles[spec.hash] = Bundle.fetch(self.store(task), spec)
-        return self._bundles[spec.hash]
+        return self._loaded.bundle(spec, lambda: Bundle.fetch(self.store(task), spec))
 
     def executor(self, task: int) -> Executor:
         """The executor of a task's program."""
         spec = self.market.posted(task).spec
-        if spec.hash not in self._executors:
+
+        def make() -> Executor:
             bundle = self.bundle(task)
-            inputs = bundle.inputs(spec.seed)
-            self._executors[spec.hash] = self._make_executor(bundle.program, inputs)
-        return self._executors[spec.hash]
+            return self._make_executor(bundle.program, bundle.inputs(spec.seed))
+
+        return self._loaded.executor(spec, make)
+
+    def _free(self) -> int:
+        """Bytes that are free on the disk where it keeps what it has."""
+        place = self._directory or Path(gettempdir())
+        while not place.exists():
+            place = place.parent
+        return disk_usage(place).free
 
     def void(self, task: int) -> bool:
         """Ends a task whose program has a fault that the contract sees; True if it did.

@@ -80,7 +80,7 @@ class Limits:
     max_stake: int = 10**18
     """Stake or bond, in the smallest unit of the market's currency."""
     memory_mib: int = field(default_factory=lambda: int(MEMORY_SHARE * machine_memory() / MIB))
-    """Memory that a task may take, in MiB."""
+    """Memory that a task, or all together, may take, in MiB."""
     max_lock: int = 30 * DAY
     """Seconds for which an audit, with all demands and a dispute, or the bidding may lock money."""
 
@@ -270,6 +270,29 @@ def check_crowd(loads: Sequence[tuple[float, int]]) -> None:
                 f"done, margin included, and its train window is {given:,} s: this machine has "
                 "promised too much already"
             )
+
+
+def check_memory(stated: Sequence[int], limits: Limits) -> None:
+    """Check that there is memory for all tasks whose terms state these MiB."""
+    if len(stated) > 1 and sum(stated) > limits.memory_mib:
+        raise InfeasibleError(
+            f"{len(stated)} tasks state {sum(stated)} MiB of memory together, the limit "
+            f"(--memory-mib) is {limits.memory_mib}: this machine has promised too much already"
+        )
+
+
+def state_bytes(program: Program) -> int:
+    """Return the bytes of one checkpoint."""
+    return work(program).state_bytes
+
+
+def check_disk(needed: int, free: int) -> None:
+    """Check that there is room for checkpoints of so many bytes."""
+    if needed > free:
+        raise InfeasibleError(
+            f"the checkpoints of all that is promised take {needed:,} bytes more, and {free:,} are "
+            "free: make room on the disk, or choose another --directory"
+        )
 
 
 def check_audit(spec: TaskSpec, speed: Speed, runs: Sequence[int] | None = None) -> None:

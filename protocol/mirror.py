@@ -7,7 +7,6 @@ the store forgets it: who serves the store may be the one who attacks.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +30,6 @@ class Mirror(Store):
     def __init__(self, url: str, directory: Path, transfers: Transfers | None = None) -> None:
         super().__init__(url)
         self._transfers = transfers
-        self._directory = directory
         self._kept = Store(str(directory.resolve()))
 
     def get_program(self, root: bytes) -> Program:
@@ -73,10 +71,6 @@ class Mirror(Store):
     def keep(self, tensors: Sequence[Bits], layout: Layout) -> bytes:
         """Keeps tensors that were not found in the store as a whole; returns their root."""
         return self._kept.put_tensors(tensors, layout, ())
-
-    def forget(self) -> None:
-        """Deletes what is kept, as far as it can be deleted."""
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _remote(self, what: str, get: Callable[[bytes], _Artifact]) -> Callable[[bytes], _Artifact]:
         transfers = self._transfers

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Artifacts by root: programs and lists of tensors, in a directory or behind any fsspec URL.
 
-Nothing from a store is trusted. A program is parsed strictly and must hash to its root; tensors are
+Nothing from a store is trusted, nor how it answers: whatever its client raises is an ArtifactError.
+A program is parsed strictly and must hash to its root; tensors are
 safetensors (never pickle), whose layout must be exactly what the program demands before a byte of
 them is used, and which must hash to theirs. Names in a store are made here from roots alone, so no
 artifact can name a path.
@@ -14,7 +15,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, BinaryIO, Final, TypeVar
 
 import fsspec
@@ -24,11 +25,18 @@ import numpy.typing as npt
 from protocol import encoding, merkle, tensor_file
 from protocol.commitments import checkpoint_log, roots_tree, state_root
 from protocol.encoding import program_root
-from protocol.errors import ArtifactError, ProgramError
+from protocol.errors import ArtifactError, ProgramError, said
 from protocol.execution import Bits
 from protocol.program import DType, Program, Shape
 from protocol.tensor_tree import CHUNK_ELEMENTS, chunk_count, tensor_roots
 
+PROTOCOLS: Final = (
+    *("abfs", "abfss", "az", "file", "gcs", "gs", "hf", "http", "https", "ipfs", "local", "memory"),
+    *("oss", "s3", "s3a"),
+)
+"""Of fsspec, those that a store may have: whoever posts a task chooses its store, and other clients
+never give up waiting, or run what they are told.
+"""
 MAX_PROGRAM_BYTES = 1 << 27
 LEAF_BYTES = 64
 """Of a leaf of a checkpoint log: salt and state root."""
@@ -43,13 +51,17 @@ Hole = tuple[int, int]
 
 
 class Store:
-    """A place for artifacts: a directory, or an fsspec URL such as `s3://bucket/prefix`."""
+    """A place for artifacts: a directory, or an fsspec URL such as `s3://bucket/prefix`.
+
+    ArtifactError is raised at once if its protocol is none of PROTOCOLS, and by whatever uses it if
+    its client is not installed. To make one asks nobody.
+    """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ArtifactError(f"cannot use {url!r} as a store: {error}") from None
+        protocol = fsspec.utils.get_protocol(url)
+        if protocol not in PROTOCOLS or not url.isprintable():
+            known = ", ".join(PROTOCOLS)
+            raise ArtifactError(f"cannot use {url!r} as a store: use a directory or one of {known}")
         self.url = url
 
     def put_program(self, program: Program) -> bytes:
@@ -197,18 +209,41 @@ class Store:
         """Deletes the tensors with that state root, if they are stored."""
         self._remove(self._path(tensors_name(root)))
 
-    def _remove(self, path: str) -> None:
-        with contextlib.suppress(OSError):
-            self._fs.rm_file(path)
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        """The file system, and a path in it."""
+        try:
+            fs, path = fsspec.core.url_to_fs(self.url)
+        except Exception as error:  # each client has its own
+            raise ArtifactError(f"cannot use {self.url!r} as a store: {said(error)}") from None
+        return fs, path.rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        return self._place[0]
 
     def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
+        return f"{self._place[1]}/{name}"
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(Exception):
+            self._fs.rm_file(path)
 
     def _exists(self, name: str) -> bool:
+        path = self._path(name)
+        with self._explained(f"the store {self.url} does not answer"):
+            return bool(self._fs.exists(path))
+
+    @contextmanager
+    def _explained(self, failure: str) -> Iterator[None]:
+        """Makes an ArtifactError of whatever the client raises."""
         try:
-            return bool(self._fs.exists(self._path(name)))
-        except OSError as error:
-            raise ArtifactError(f"the store {self.url} does not answer: {error}") from None
+            yield
+        except ArtifactError:
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, OSError) else said(error)
+            raise ArtifactError(f"{failure}: {reason}") from None
 
     def _draft(self, name: str, parts: Iterable[bytes | memoryview]) -> str:
         """Writes to another name beside `name`, so that no reader ever sees half a file."""
@@ -230,14 +265,12 @@ class Store:
     @contextmanager
     def _writing(self, name: str, draft: str) -> Iterator[None]:
         """Leaves no draft behind where something fails."""
-        try:
+        with self._explained(f"cannot write {name} to {self.url}"):
             try:
                 yield
             except BaseException:
                 self._remove(self._path(draft))
                 raise
-        except OSError as error:
-            raise ArtifactError(f"cannot write {name} to {self.url}: {error}") from None
 
     def _get(self, name: str, limit: int) -> bytes:
         with self._reading(name, limit) as (file, size):
@@ -247,16 +280,17 @@ class Store:
     def _reading(self, name: str, limit: int) -> Iterator[tuple[BinaryIO, int]]:
         """Opens a file of at most `limit` bytes and says how many it has."""
         path = self._path(name)
-        try:
-            size = int(self._fs.size(path) or 0)
-            if size > limit:
-                raise ArtifactError(f"{name} has {size} bytes, more than the {limit} it may have")
-            with self._fs.open(path, "rb") as file:
-                yield file, size
-        except FileNotFoundError:
-            raise ArtifactError(f"{name} is not in the store {self.url}") from None
-        except OSError as error:
-            raise ArtifactError(f"cannot read {name} from {self.url}: {error}") from None
+        with self._explained(f"cannot read {name} from {self.url}"):
+            try:
+                size = int(self._fs.size(path) or 0)
+                if size > limit:
+                    raise ArtifactError(
+                        f"{name} has {size} bytes, more than the {limit} it may have"
+                    )
+                with self._fs.open(path, "rb") as file:
+                    yield file, size
+            except FileNotFoundError:
+                raise ArtifactError(f"{name} is not in the store {self.url}") from None
 
 
 def tensors_name(root: bytes) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from protocol import upkeep
 from protocol.agent import Agent, silent
-from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog, in_round
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_tree
@@ -40,7 +39,7 @@ class Settings:
     """What a solver's owner chooses. Amounts are in the smallest unit of the market's currency."""
 
     directory: Path
-    """Where checkpoints are kept."""
+    """Where checkpoints are kept, until their task has ended for good."""
     price: Callable[[Posted], int] = lambda posted: posted.spec.budget
     """Bid for a task; no bid is made above its budget. What a task costs this solver is best."""
     by_ask: bool = False
@@ -67,11 +66,10 @@ class Solver(Agent):
         settings: Settings,
         progress: Progress = silent,
     ) -> None:
-        super().__init__(market, executor, progress, settings.directory, settings.slice)
-        self.settings = settings
-        self.assessment = Assessment(
-            market, settings.limits, self.store, self.bundle, self.executor
+        super().__init__(
+            market, executor, progress, settings.directory, settings.slice, settings.limits
         )
+        self.settings = settings
         self.bidder = self.bidder_type(
             market,
             self.secrets,
@@ -79,7 +77,7 @@ class Solver(Agent):
             self.check,
             settings.directory,
             settings.by_ask,
-            self.assessment.beside,
+            self.assessment,
         )
         self.trainer = Trainer(market, self.work, self.folder, self.bundle, self.executor, progress)
         self._published: set[bytes] = set()
@@ -149,13 +147,12 @@ class Solver(Agent):
         return False
 
     def _train_on(self, task: int, state: TaskState, target: int) -> bool:
-        """Trains no more than a segment, or a slice of it, and commits the log after the last."""
+        """Trains as long as the slice lasts, and commits the log after the last segment."""
         try:
             if may_decline(self.market, task, state):
                 self.check(task)  # the ask may have won while this agent did not look
-            if self.checkpoints(task).begun < target:
-                done = self.trainer.advance(task)
-                if not done or self.trainer.begun(task) < target:
+            while self.checkpoints(task).begun < target:
+                if not self.trainer.advance(task):
                     return True
         except ChainError:
             raise
@@ -320,13 +317,21 @@ class Solver(Agent):
         if self.uploads.due(task):
             self.serve_later(task, [])
 
+    def forget(self, task: int) -> None:
+        """Deletes the checkpoints too."""
+        self.trainer.forget(task)
+        super().forget(task)
+
     def serve(self, task: int, leaf: int) -> None:
         """Puts the state of a checkpoint into the task's store."""
-        program = self.bundle(task).program
-        state = self.checkpoints(task).state(leaf)
+        program, checkpoints = self.bundle(task).program, self.checkpoints(task)
         store, layout, names = self.store(task), state_layout(program), program.state_names
-        key = self.folder(task), leaf
-        self.transfers.run(key, lambda: store.put_tensors(state, layout, names))
+        root = checkpoints.roots[leaf]
+        # Read by the transfer's thread: a large state takes time, and is read once.
+        self.transfers.run(
+            (self.folder(task), leaf),
+            lambda: store.put_tensors(checkpoints.read(root), layout, names),
+        )
 
     def checkpoints(self, task: int) -> Checkpoints:
         """This solver's checkpoints of a task, on its own disk."""

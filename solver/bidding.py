@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from protocol.assessment import Assessment
 from protocol.errors import ChainError, InfeasibleError, UsageError, said
 from protocol.files import write_whole
 from protocol.market import Market, Posted
@@ -31,15 +32,15 @@ class Bidder:
         check: Callable[[int], object],
         directory: Path,
         by_ask: bool,
-        room: Callable[[int, list[int]], object] = lambda _task, _others: None,
+        assessment: Assessment,
     ) -> None:
-        """`room` raises unless a task can be trained beside others that were promised already."""
+        """`assessment` says what can be trained beside all that was promised already."""
         self.market = market
         self._secrets = secrets
         self._price = price
         self._check = check
         self._by_ask = by_ask
-        self._room = room
+        self._assessment = assessment
         self._book = directory / f"{market.label}-bids.json"
 
     def act(self, task: int, state: TaskState, wanted: bool) -> bool:
@@ -54,10 +55,10 @@ class Bidder:
             return False
         if spec.solver != NOBODY:
             return wanted and now <= state.deadline and self._accept(posted)
-        if state.by_ask and state.solver == self.market.address:
-            return now <= state.deadline and self._leave(posted, state)
         if now > state.deadline:
-            return now <= state.deadline + spec.bid_window and self._reveal(posted)
+            return now <= state.deadline + spec.bid_window and self._reveal(posted, state)
+        if state.by_ask and state.solver == self.market.address:
+            return self._leave(posted, state)
         return wanted and (self._enter(posted, state) if self._by_ask else self._seal(posted))
 
     def close(self, task: int, state: TaskState) -> bool:
@@ -74,10 +75,9 @@ class Bidder:
         leaves at once.
         """
         try:
-            self._check(posted.id)
             # What was promised before comes first: of two that cannot both be done, one stays.
             older = [other for other in engaged(self.market, posted.id) if other < posted.id]
-            self._room(posted.id, older)
+            self._check_beside(posted.id, older)
         except ChainError:
             raise
         except Exception as error:  # whatever keeps it from computing this
@@ -93,10 +93,7 @@ class Bidder:
     def _accept(self, posted: Posted) -> bool:
         if posted.spec.solver != self.market.address or self._price(posted) > posted.spec.budget:
             return False
-        # Whoever takes a task certifies that every byte is here and checked, and that this machine
-        # can compute the program: this raises if it is not so.
-        self._check(posted.id)
-        self._ensure(posted.id, posted.spec.solver_stake)
+        self._prepare(posted.id, posted.spec.solver_stake)
         self.market.send_for("accept", posted.id)
         return True
 
@@ -104,14 +101,13 @@ class Bidder:
         price, spec = self._price(posted), posted.spec
         if price > spec.budget or self._sealed(posted.id):
             return False
-        self._check(posted.id)
-        self._ensure(posted.id, max(spec.bond, spec.solver_stake))
+        self._prepare(posted.id, max(spec.bond, spec.solver_stake))
         # Written before the bid is sent: a bid whose price was lost costs its bond.
         self._remember(posted, price)
         self.market.send_for("bid", posted.id, self._digest(posted, price))
         return True
 
-    def _reveal(self, posted: Posted) -> bool:
+    def _reveal(self, posted: Posted, state: TaskState) -> bool:
         sealed, spec = self._sealed(posted.id), posted.spec
         if not sealed:
             return False
@@ -122,7 +118,8 @@ class Bidder:
                 f"the price that was sealed for task {posted.id} is not known any more: start the "
                 f"solver with the price that it had"
             )
-        self.market.ensure_balance(max(0, spec.solver_stake - spec.bond))
+        if state.solver != self.market.address:  # else its ask leads, and the stake is locked
+            self.market.ensure_balance(max(0, spec.solver_stake - spec.bond))
         self.market.send_for("revealBid", posted.id, price, self._secrets.bid_nonce(posted))
         return True
 
@@ -131,22 +128,28 @@ class Bidder:
         entered = (e.values["solver"] for e in self.market.events("AskEntered", posted.id))
         # Once more if whoever was lower has left.
         outbid = own in entered and state.solver != NOBODY
-        if outbid or not self.market.record(own).asks(spec):
+        # Nor where it has sealed a bid: the lower of the two would count.
+        if outbid or self._sealed(posted.id) or not self.market.record(own).asks(spec):
             return False
-        self._check(posted.id)
-        self._ensure(posted.id, spec.solver_stake)
+        self._prepare(posted.id, spec.solver_stake)
         self.market.send_for("enterAsk", posted.id, own)
         return True
 
-    def _ensure(self, task: int, needed: int) -> None:
-        """Makes sure of the time to train a task beside all others, and of the money.
+    def _prepare(self, task: int, needed: int) -> None:
+        """Makes sure that a task can be trained beside all others, and of the money.
 
-        Deposits what is missing to lock `needed`, and to reveal all that is sealed already. Raises
-        InsufficientFunds if there is not enough for all of it: a bid that cannot be revealed costs
-        its bond.
+        Whoever takes a task certifies that every byte is here and checked, and that this machine
+        can compute the program: this raises if it is not so. Deposits what is missing to lock
+        `needed`, and to reveal all that is sealed already. Raises InsufficientFunds if there is not
+        enough for all of it: a bid that cannot be revealed costs its bond.
         """
-        self._room(task, engaged(self.market, task))
+        self._check_beside(task, engaged(self.market, task))
         self.market.ensure_balance(needed + reserved(self.market, task))
+
+    def _check_beside(self, task: int, others: list[int]) -> None:
+        self._assessment.room(task, others)
+        self._check(task)
+        self._assessment.beside(task, others)
 
     def _sealed(self, task: int) -> bytes:
         """The digest of the own sealed bid; empty if there is none."""

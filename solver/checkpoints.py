@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
+import re
+from itertools import takewhile
 from pathlib import Path
 
 from protocol.background import StateWriter
 from protocol.bundle import Bundle, state_layout
 from protocol.errors import ArtifactError
 from protocol.execution import Bits
-from protocol.files import write_whole
 from protocol.store import Store
 
 log = logging.getLogger("bitcourt")
+
+_LINE = re.compile(rb"([0-9a-f]{64})\n")
+_WIDTH = 65
+"""Bytes of a line of the index: a root and the end of the line."""
 
 
 class Checkpoints:
@@ -26,7 +31,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, bundle: Bundle) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._index = directory / "roots.json"
+        self._index = directory / "roots"
         self._store = Store(str(directory))
         self._layout = state_layout(bundle.program)
         self._writer = StateWriter(self._store, bundle.program, self._layout)
@@ -90,20 +95,31 @@ class Checkpoints:
             raise
 
     def _add(self, root: bytes) -> None:
-        roots = [*self._roots, root]
-        write_whole(self._index, json.dumps([r.hex() for r in roots]).encode())
-        self._roots = roots
+        # One line more, in its place: a long training has many checkpoints, and what an earlier
+        # failure left there is not what follows.
+        try:
+            self._index.touch()
+            with self._index.open("r+b") as file:
+                file.seek(_WIDTH * len(self._roots))
+                file.write(f"{root.hex()}\n".encode())
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ArtifactError(f"cannot write {self._index}: {error}") from None
+        self._roots.append(root)
 
     def state(self, index: int) -> list[Bits]:
         """State of checkpoint `index` in new arrays, checked against its root."""
-        return self._store.get_tensors(self.roots[index], self._layout)
+        return self.read(self.roots[index])
+
+    def read(self, root: bytes) -> list[Bits]:
+        """State with that root in new arrays; any thread may read what is on disk."""
+        return self._store.get_tensors(root, self._layout)
 
     def _recover(self) -> None:
         """Takes up what an earlier process left, as far as it is whole."""
-        try:
-            roots = [bytes.fromhex(r) for r in json.loads(self._index.read_text())]
-        except (FileNotFoundError, ValueError, TypeError):
-            return
+        roots = self._listed()
         while roots:
             try:
                 self._held = self._store.get_tensors(roots[-1], self._layout)
@@ -111,5 +127,14 @@ class Checkpoints:
                 log.warning("%s: a checkpoint is trained again: %s", self._index.parent, error)
                 roots.pop()
                 continue
-            self._roots, self._begun = roots, len(roots)
-            return
+            break
+        self._roots, self._begun = roots, len(roots)
+
+    def _listed(self) -> list[bytes]:
+        """The roots in the index, up to a line that was not written to its end."""
+        try:
+            lines = self._index.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        whole = [_LINE.fullmatch(line) for line in lines]
+        return [bytes.fromhex(m[1].decode()) for m in takewhile(bool, whole) if m]

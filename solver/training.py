@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from protocol.bundle import Bundle
+from protocol.errors import ArtifactError
 from protocol.execution import Executor
 from protocol.litigation import Progress
 from protocol.market import Market
@@ -66,3 +68,10 @@ class Trainer:
             yield
         checkpoints.begin(state)  # hashed while the next segment is trained
         self._progress("train", segment + 1, spec.segments)
+
+    def forget(self, task: int) -> None:
+        """Does nothing more for a task, whose checkpoints may be deleted then."""
+        found = self._checkpoints.pop(self._folder(task), None)
+        if found is not None:
+            with suppress(ArtifactError):
+                found.settle()

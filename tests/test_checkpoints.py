@@ -153,3 +153,40 @@ def test_a_damaged_checkpoint_is_named_and_written_anew(
     assert file.name in caplog.text
     assert checkpoints.append(later(1)) == root
     assert state_root(Checkpoints(tmp_path, BUNDLE).state(1)) == root
+
+
+@pytest.mark.parametrize("torn", [0, 1, 64, 65, 66, 129, 130, 190, 195])
+@pytest.mark.parametrize("rest", [b"", b"\n", b"0\n", b"not a root\xff" * 20])
+def test_an_index_that_was_torn_is_good_up_to_there_and_goes_on(
+    tmp_path: Path, torn: int, rest: bytes
+) -> None:
+    checkpoints = Checkpoints(tmp_path, BUNDLE)
+    for step in (1, 2):
+        checkpoints.append(later(step))
+    index = tmp_path / "roots"
+    index.write_bytes(index.read_bytes()[:torn] + rest)
+    whole = max(1, torn // 65)  # the first is the bundle's own
+    if rest == b"\n" and torn % 65 == 64:
+        whole = torn // 65 + 1
+    for step in range(whole, 4):
+        again = Checkpoints(tmp_path, BUNDLE)
+        assert again.roots == [state_root(later(i)) for i in range(step)]
+        again.append(later(step))
+    assert Checkpoints(tmp_path, BUNDLE).roots == [state_root(later(i)) for i in range(4)]
+
+
+def test_an_index_for_which_there_is_no_room_is_an_error_and_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, BUNDLE)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("solver.checkpoints.os.fsync", full)
+        with pytest.raises(ArtifactError, match="No space left on device"):
+            checkpoints.append(later(1))
+    assert len(checkpoints) == 1
+    checkpoints.append(later(2))
+    assert Checkpoints(tmp_path, BUNDLE).roots == [state_root(later(i)) for i in (0, 2)]

@@ -23,12 +23,13 @@ from protocol.chain.deployment import deploy
 from protocol.chain.embedded import embedded_chain
 from protocol.encoding import program_root
 from protocol.endings import KEPT_BLOCKS
+from protocol.errors import InsufficientFunds
 from protocol.execution import Bits
 from protocol.executor import CompiledExecutor
 from protocol.market import Market, OpenDispute
 from protocol.program import Kind
 from protocol.store import Store
-from protocol.task import NO_SEAT, Status, TaskState, challenge_digest
+from protocol.task import NO_SEAT, SeatState, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from solver.agent import Settings, Solver
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
@@ -186,6 +187,31 @@ def test_an_ask_is_entered_again_when_the_lower_one_has_left(stage: Stage) -> No
     cheap.send_for("decline", task)
     assert solver.poll()
     assert submitter.state(task).solver == dear.address
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_sealed_bid_is_revealed_although_the_bidders_own_ask_leads(
+    stage: Stage, restarted: bool
+) -> None:
+    submitter, task = post(stage)
+    market = stage.party("solver")
+    market.deposit(ETHER)
+    market.send("setAsk", 1, 5, 1 << 20, 10**9)
+    directory = stage.directory / "solver"
+    solver = Solver(market, make_executor, Settings(directory))
+    assert solver.poll()  # seals a bid
+    if restarted:
+        # Its owner trusts the ask from now on: a bid was sealed, and no ask is entered beside it.
+        solver = Solver(market, make_executor, Settings(directory, by_ask=True))
+        assert not solver.poll()
+    submitter.send_for("enterAsk", task, market.address)
+    spec = submitter.posted(task).spec
+    stage.chain.wait(spec.bid_window + 1)
+    assert market.state(task).by_ask
+    assert solver.poll()
+    assert not any(market.view("sealedBids", task, market.address))
+    assert market.free_balance() == ETHER - spec.solver_stake  # the bond is back
+    assert market.state(task).by_ask  # the bid was not lower
 
 
 def faulty_bundle() -> Bundle:
@@ -356,13 +382,57 @@ def test_a_whistleblower_needs_no_state_but_the_first_and_survives_a_restart(
     assert len(stage.ledger.events("VerifierSlashed")) == 2
 
 
+def test_no_attestor_is_accused_whom_somebody_else_has_convicted(stage: Stage) -> None:
+    liar = lying(CompiledExecutor, Lazy())
+    solver = StubbornSolver(stage.party("solver"), liar, Settings(stage.directory / "solver"))
+    task = a_lie_that_all_attest(stage, solver)
+    assert solver.poll()  # publishes its log
+    first, second = (Whistleblower(stage.party(name), make_executor) for name in ("one", "two"))
+    second._dares = lambda *_: False  # type: ignore[method-assign]
+    while not any(search.done for search in second._searches.values()):
+        second.poll()
+    (search,) = second._searches.values()
+    accused = {accusation.attestor for accusation in second._untold(task, search.found)}
+    assert accused == {0, 1, NO_SEAT}
+    while not stage.ledger.events("VerifierSlashed"):
+        if not first.poll():
+            stage.chain.wait(1_800)  # until the attestors, who do not defend themselves, are late
+    slashed = {
+        index
+        for index, seat in enumerate(first.market.seats(task))
+        if seat.state == SeatState.SLASHED
+    }
+    assert slashed
+    left = {accusation.attestor for accusation in second._untold(task, search.found)}
+    assert left == accused - slashed
+
+
+def test_a_whistleblower_that_cannot_accuse_once_more_disputes_what_it_has_opened(
+    stage: Stage,
+) -> None:
+    liar = lying(CompiledExecutor, Lazy())
+    solver = StubbornSolver(stage.party("solver"), liar, Settings(stage.directory / "solver"))
+    task = a_lie_that_all_attest(stage, solver)
+    assert solver.poll()
+    watcher = Whistleblower(stage.party("whistleblower"), make_executor)
+    while not watcher.market.disputes(task):
+        if not watcher.poll():
+            stage.chain.wait(1)
+
+    def fails(*_: object) -> bool:
+        raise InsufficientFunds("not enough for another bond")
+
+    watcher.accuse = fails  # type: ignore[method-assign]
+    state = stage.play(task, watcher.market, [watcher, solver], stage.party("keeper"))
+    assert state.status == Status.SLASHED
+
+
 def test_a_whistleblower_that_replays_few_segments_replays_no_more(stage: Stage) -> None:
     submitter, task = post(stage, samples=1)
     solver = a_solver(stage.party("solver"), stage.directory)
     verifiers = [Verifier(stage.party(f"verifier {i}"), make_executor) for i in (1, 2)]
     for verifier in verifiers:
         verifier.register()
-    watcher = Whistleblower(stage.party("whistleblower"), make_executor, Whistle(segments=2))
     steps: list[int] = []
     executor = make_executor(bundle().program, bundle().inputs(bytes(32)))
 
@@ -371,7 +441,8 @@ def test_a_whistleblower_that_replays_few_segments_replays_no_more(stage: Stage)
             steps.append(step)
             executor.update(state, step)
 
-    watcher._executors[submitter.posted(task).spec.hash] = Counting()  # type: ignore[assignment]
+    market, counting = stage.party("whistleblower"), lambda *_: Counting()
+    watcher = Whistleblower(market, counting, Whistle(segments=2))  # type: ignore[arg-type]
     agents = [solver, *verifiers, watcher]
     state = stage.play(task, submitter, agents, stage.party("keeper"))
     assert state.status == Status.SETTLED

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pytest
@@ -46,6 +46,14 @@ def asking(stage: Stage, market: Market, executor: object = make_executor) -> So
     market.send("setAsk", 1, 5, 1 << 20, 10**9)
     settings = Settings(stage.directory / "solver", by_ask=True)
     return Solver(market, executor, settings)  # type: ignore[arg-type]
+
+
+class Usage(NamedTuple):
+    """As of `shutil.disk_usage`."""
+
+    total: int
+    used: int
+    free: int
 
 
 def sealed(market: Market, *tasks: int) -> list[bool]:
@@ -218,6 +226,55 @@ def test_tasks_that_could_not_all_be_trained_in_time_are_not_all_bid_for(stage: 
         submitter.send_for("cancel", task)
     again.poll()
     assert sealed(market, *tasks) == [False, False, True]
+
+
+def test_tasks_that_do_not_all_fit_into_memory_are_not_all_bid_for(stage: Stage) -> None:
+    needed = terms(stage.party("submitter")).memory_mib
+    submitter, first = post(stage)
+    second = stage.post(submitter, bundle(), terms(submitter, memory_mib=needed + 1))
+    market = stage.party("solver")
+    for limit, bids in ((2 * needed, [True, False]), (2 * needed + 1, [True, True])):
+        settings = Settings(stage.directory / "solver", limits=Limits(memory_mib=limit))
+        Solver(market, make_executor, settings).poll()
+        assert sealed(market, first, second) == bids
+
+
+def test_tasks_whose_checkpoints_do_not_all_fit_on_the_disk_are_not_all_bid_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitter, first = post(stage)
+    second = stage.post(submitter, bundle(), terms(submitter))
+    state = 4 * sum(tensor.size for tensor in bundle().state)
+    both = 2 * (submitter.posted(first).spec.segments + 1) * state
+    market = stage.party("solver")
+    for free, bids in ((both // 2 - 1, [False, False]), (both - 1, [True, False])):
+        monkeypatch.setattr("protocol.agent.disk_usage", lambda _, free=free: Usage(0, 0, free))
+        a_solver(market, stage.directory).poll()
+        assert sealed(market, first, second) == bids
+    monkeypatch.setattr("protocol.agent.disk_usage", lambda _: Usage(0, 0, both))
+    a_solver(market, stage.directory).poll()
+    assert sealed(market, first, second) == [True, True]
+
+
+def test_a_flood_of_tasks_is_looked_at_one_by_one(stage: Stage) -> None:
+    submitter, first = post(stage)
+    tasks = [
+        first,
+        *(stage.post(submitter, bundle(), terms(submitter, work=w)) for w in (0, 2, 3, 4)),
+    ]
+    settings = Settings(stage.directory / "solver", slice=0.0)
+    solver, checked = Solver(stage.party("solver"), make_executor, settings), []
+    program = solver.assessment.program
+
+    def counting(task: int) -> Program:
+        checked.append(task)
+        return program(task)
+
+    solver.assessment.program = counting  # type: ignore[method-assign]
+    for polled in range(1, 2 * len(tasks)):
+        solver.poll()
+        assert len(checked) <= polled
+    assert set(checked) == set(tasks)
 
 
 def test_windows_of_weeks_lock_neither_solvers_nor_verifiers_money(stage: Stage) -> None:

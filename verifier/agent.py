@@ -10,7 +10,6 @@ from pathlib import Path
 
 from protocol import audit
 from protocol.agent import Agent, log, silent
-from protocol.assessment import Assessment
 from protocol.bundle import ExecutorFactory
 from protocol.commitments import ZERO_ROOT, receipt_root
 from protocol.errors import ArtifactError, ChainError, InfeasibleError
@@ -70,9 +69,8 @@ class Verifier(Agent):
     ) -> None:
         self.settings = settings or Settings()
         own = self.settings
-        super().__init__(market, executor, progress, own.directory, own.slice)
+        super().__init__(market, executor, progress, own.directory, own.slice, own.limits)
         self.demander = Demander(market, self.store, self.bundle)
-        self.assessment = Assessment(market, own.limits, self.store, self.bundle, self.executor)
         self._replays: dict[Path, Replay] = {}
         self._paces: dict[Replay, Pace] = {}
 
@@ -114,9 +112,12 @@ class Verifier(Agent):
         }
 
     def consider(self, duty: Duty) -> bool:
-        """Leaves at once what it cannot replay or defend in time, even before it could begin."""
-        if duty.seat != SeatState.DRAWN or self._late(duty):
-            return False
+        """Leaves what it cannot replay or defend in time, even before it could begin."""
+        if duty.seat == SeatState.DRAWN and not self._late(duty):
+            self.later(duty.task, duty.state.deadline, "terms", partial(self._consider, duty))
+        return False
+
+    def _consider(self, duty: Duty) -> bool:
         try:
             self.assessment.of_verifier(duty.task, duty.runs)
         except InfeasibleError as error:

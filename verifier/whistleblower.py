@@ -15,7 +15,6 @@ from random import SystemRandom
 from typing import Any
 
 from protocol.agent import Agent, log, silent
-from protocol.assessment import Assessment
 from protocol.audit import CheckpointLog
 from protocol.bundle import ExecutorFactory, state_layout
 from protocol.commitments import state_root
@@ -71,9 +70,8 @@ class Whistleblower(Agent):
     ) -> None:
         self.settings = settings or Settings()
         own = self.settings
-        super().__init__(market, executor, progress, own.directory, own.slice)
+        super().__init__(market, executor, progress, own.directory, own.slice, own.limits)
         self.demander = Demander(market, self.store, self.bundle)
-        self.assessment = Assessment(market, own.limits, self.store, self.bundle, self.executor)
         self._searches: dict[Any, _Search] = {}
         """By all that a search depends on: a reorganization may change the draw alone."""
         self._told = market.chain.block
@@ -106,12 +104,16 @@ class Whistleblower(Agent):
         return not self.settings.tasks or task in self.settings.tasks or self._has_part(task, state)
 
     def _accuse(self, task: int, state: TaskState, early: bool) -> bool:
-        moved = self.accuse(task, state, early)
-        search = self._searches.get(self._key(task, state))
-        if moved and search is not None and search.done:
-            self._accusing.add(task)
-        else:
-            self._accusing.discard(task)
+        moved = False
+        try:
+            moved = self.accuse(task, state, early)
+        finally:
+            # Whatever keeps it from accusing once more, what it has opened is disputed.
+            search = self._searches.get(self._key(task, state))
+            if moved and search is not None and search.done:
+                self._accusing.add(task)
+            else:
+                self._accusing.discard(task)
         return moved
 
     def accuse(self, task: int, state: TaskState, early: bool) -> bool:
@@ -302,10 +304,16 @@ class Whistleblower(Agent):
         return challenge_digest(*place, *accused, nonce)
 
     def _untold(self, task: int, accused: list[Accusation]) -> list[Accusation]:
-        own = self.market.address
+        """Accusations that are still to be made: no dispute is open, and nobody else has won it."""
+        own, seats = self.market.address, self.market.seats(task)
         disputes = (d for d in self.market.disputes(task) if d.challenger == own)
         told = {(d.first, d.count, d.defendant) for d in disputes}
-        return [a for a in accused if (a.first, a.segments, self._defendant(task, a)) not in told]
+        return [
+            a
+            for a in accused
+            if (a.first, a.segments, self._defendant(task, a)) not in told
+            and (a.attestor == NO_SEAT or seats[a.attestor].state == SeatState.ATTESTED)
+        ]
 
     def _defendant(self, task: int, accused: Accusation) -> str:
         if accused.attestor == NO_SEAT:

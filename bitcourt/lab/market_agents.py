@@ -17,7 +17,7 @@ CUT = 8
 
 
 class _Silent(Bidder):
-    def _reveal(self, posted: Posted) -> bool:
+    def _reveal(self, posted: Posted, state: TaskState) -> bool:
         return False
 
 

@@ -31,6 +31,7 @@ from web3.types import RPCEndpoint
 from protocol import artifacts
 from protocol.chain.errors import abi_type, decode_revert, revert_data
 from protocol.chain.sending import send_until_mined
+from protocol.chain.strings import admit_any_string
 from protocol.errors import ChainError, InsufficientFunds, TransactionReverted
 
 Account = LocalAccount
@@ -130,6 +131,7 @@ class Chain:
         advance: Callable[[int], None] | None = None,
     ) -> None:
         self.w3 = w3
+        admit_any_string(w3)
         self.confirmations = confirmations
         self.gas_limit = gas_limit
         self._advance = advance
