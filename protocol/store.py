@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Artifacts by root: programs and lists of tensors, in a directory or behind any fsspec URL.
+"""Artifacts by root: programs and lists of tensors, in a directory or behind an fsspec URL.
 
-Nothing from a store is trusted, nor how it answers: whatever its client raises is an ArtifactError.
-A program is parsed strictly and must hash to its root; tensors are
+Nothing from a store is trusted. A program is parsed strictly and must hash to its root; tensors are
 safetensors (never pickle), whose layout must be exactly what the program demands before a byte of
 them is used, and which must hash to theirs. Names in a store are made here from roots alone, so no
-artifact can name a path.
+artifact can name a path. Nor is the client trusted: whatever it raises is an ArtifactError.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, BinaryIO, Final, TypeVar
 
 import fsspec
@@ -63,6 +62,7 @@ class Store:
             known = ", ".join(PROTOCOLS)
             raise ArtifactError(f"cannot use {url!r} as a store: use a directory or one of {known}")
         self.url = url
+        self._opened: tuple[Any, str] | None = None
 
     def put_program(self, program: Program) -> bytes:
         """Stores a program and returns its root."""
@@ -209,14 +209,19 @@ class Store:
         """Deletes the tensors with that state root, if they are stored."""
         self._remove(self._path(tensors_name(root)))
 
-    @cached_property
+    @property
     def _place(self) -> tuple[Any, str]:
-        """The file system, and a path in it."""
-        try:
-            fs, path = fsspec.core.url_to_fs(self.url)
-        except Exception as error:  # each client has its own
-            raise ArtifactError(f"cannot use {self.url!r} as a store: {said(error)}") from None
-        return fs, path.rstrip("/")
+        """The file system, and a path in it.
+
+        No cached property: in Python 3.11 the lock of one would be that of all stores.
+        """
+        if self._opened is None:
+            try:
+                fs, path = fsspec.core.url_to_fs(self.url)
+            except Exception as error:  # each client has its own
+                raise ArtifactError(f"cannot use {self.url!r} as a store: {said(error)}") from None
+            self._opened = fs, path.rstrip("/")
+        return self._opened
 
     @property
     def _fs(self) -> Any:
