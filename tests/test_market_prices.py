@@ -146,7 +146,10 @@ def test_of_a_sealed_bid_and_an_ask_of_the_same_solver_the_lower_counts(
     winner, price = outcome([lower, *others], 220, late_cost)
     assert winner is not None
     assert (raw(task.state.solver), task.state.price) == (BIDDERS[winner], price)
-    assert world.market.view("recordOf", BIDDERS[0])[3] == (1 if winner else 0)
+    # What won by a bid has not used up the ask.
+    by_ask = winner == 0 and asked <= first.price
+    assert task.state.by_ask == by_ask
+    assert world.market.view("recordOf", BIDDERS[0])[3] == (0 if by_ask else 1)
     world.assert_solvent()
 
 
