@@ -26,7 +26,7 @@ demo: $(RUNTIME) ## train a digits classifier through the protocol, honestly and
 test: $(DEV) toolchain ## check the compiled contracts, run brownie's tests, then all others
 	@$(BIN)/python -m scripts.compile_contracts --check
 	@$(BROWNIE_TEST)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 brownie: $(DEV) toolchain ## run the contract tests under brownie
 	@$(BROWNIE_TEST)

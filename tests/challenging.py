@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bitcourt.lab.cheats import Lazy, lying
+from bitcourt.lab.market_agents import Accomplice
 from bitcourt.lab.stage import Stage
 from protocol.agent import Agent
 from protocol.audit import CheckpointLog
+from protocol.executor import CompiledExecutor
 from protocol.game_view import GameView
 from protocol.market import Market, OpenDispute
 from protocol.store import Store
 from protocol.task import NO_SEAT, Status, challenge_digest
 from solver.agent import Solver
-from tests.staged import end_bidding, make_executor
+from tests.staged import end_bidding, make_executor, post
 from verifier.agent import Settings, Verifier
 
 
@@ -56,6 +59,23 @@ def reach_window(stage: Stage, task: int, solver: Solver, verifiers: Sequence[Ag
     solver.poll()
     market = solver.market
     assert Store(market.posted(task).artifacts).has_log(market.state(task).log_root)
+
+
+def a_lie_that_all_attest(stage: Stage, solver: Solver) -> int:
+    """A task with a lazy solver whose accomplices have attested; its window is open."""
+    _, task = post(stage)
+    liar = lying(CompiledExecutor, Lazy())
+    verifiers = [Accomplice(stage.party(f"verifier {i}"), liar) for i in (1, 2)]
+    for verifier in verifiers:
+        verifier.register()
+    solver.poll()
+    end_bidding(stage, solver)
+    for _ in range(40):
+        if solver.market.state(task).status == Status.WINDOW:
+            return task
+        if not sum(agent.poll() for agent in (solver, *verifiers)):  # all of them
+            stage.chain.wait(1)
+    raise AssertionError(solver.market.state(task))
 
 
 def seal(market: Market, task: int, first: int) -> bytes:

@@ -31,6 +31,7 @@ def stage(tmp_path: Path) -> Stage:
     return a_stage(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [1, 4])
 def test_of_many_disputes_the_one_with_the_least_time_left_is_played_first(
     stage: Stage, held: int

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from protocol.task import Status
 from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Verifier
 
 
+@pytest.mark.slow
 def test_a_solver_pays_for_one_draw_while_all_verifiers_are_busy(tmp_path: Path) -> None:
     stage = a_stage(tmp_path)
     submitter, first = post(stage)

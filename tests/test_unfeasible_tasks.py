@@ -21,9 +21,9 @@ from protocol.market import Market
 from protocol.program import Program
 from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
+from tests.challenging import a_lie_that_all_attest
 from tests.staged import SEED, a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
 from tests.test_feasibility import integer_program
-from tests.test_trading_agents import a_lie_that_all_attest
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 from verifier.whistleblower import Settings as Whistle
