@@ -193,6 +193,13 @@ def test_a_single_bid_is_paid_the_budget() -> None:
     assert task.state.price == BUDGET
 
 
+def test_who_wins_against_a_riskier_bid_is_paid_the_budget_at_most() -> None:
+    offers = [Offer(90), Offer(95, settled=8)]  # risks of 100 and 20: the second's limit is 170
+    task = auction(fresh_world(), offers, 100, 200)
+    assert (raw(task.state.solver), task.state.price) == (BIDDERS[1], 100)
+    task.world.assert_solvent()
+
+
 def test_of_equal_bids_the_first_revealed_wins_at_its_own_price() -> None:
     task = auction(fresh_world(), [Offer(7), Offer(7), Offer(9)], BUDGET, 0)
     assert (raw(task.state.solver), task.state.price) == (BIDDERS[0], 7)

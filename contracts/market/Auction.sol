@@ -81,7 +81,13 @@ abstract contract Auction is MarketBase {
         uint256 lead = uint256(task.logRoot);
         address best = task.solver;
         if (best == solver) {
-            if (score < lead >> 128) _lowerOwn(task, solver, score << 128 | risk, byAsk);
+            // Its ask leads already: the lower of its two offers counts, and neither is the other's second.
+            if (score < lead >> 128) {
+                task.logRoot = bytes32(score << 128 | risk);
+                // INVARIANT: what leads by a sealed bid is no ask, and cannot be declined.
+                task.byAsk = false;
+                _returnAsk(solver);
+            }
         } else if (best == address(0) || score < lead >> 128) {
             uint256 second = best == address(0) ? spec.budget : (lead >> 128) - risk;
             if (best != address(0)) {
@@ -98,15 +104,5 @@ abstract contract Auction is MarketBase {
             if (second < task.price) task.price = uint96(second);
         }
         emit BidRevealed(id, solver, price, score);
-    }
-
-    /// @dev Of the two offers of whoever leads by its ask the lower counts, and neither is the other's second.
-    function _lowerOwn(Task storage task, address solver, uint256 lead, bool byAsk) private {
-        task.logRoot = bytes32(lead);
-        // INVARIANT: what leads by a sealed bid is no ask, and cannot be declined.
-        if (!byAsk) {
-            task.byAsk = false;
-            _returnAsk(solver);
-        }
     }
 }
