@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from itertools import takewhile
 from pathlib import Path
 
 from protocol.background import StateWriter
@@ -17,7 +16,7 @@ from protocol.store import Store
 
 log = logging.getLogger("bitcourt")
 
-_LINE = re.compile(rb"([0-9a-f]{64})\n")
+_LINES = re.compile(rb"(?:[0-9a-f]{64}\n)*")
 _WIDTH = 65
 """Bytes of a line of the index: a root and the end of the line."""
 
@@ -133,8 +132,7 @@ class Checkpoints:
     def _listed(self) -> list[bytes]:
         """The roots in the index, up to a line that was not written to its end."""
         try:
-            lines = self._index.read_bytes().splitlines(keepends=True)
+            whole = _LINES.match(self._index.read_bytes())
         except FileNotFoundError:
             return []
-        whole = [_LINE.fullmatch(line) for line in lines]
-        return [bytes.fromhex(m[1].decode()) for m in takewhile(bool, whole) if m]
+        return [bytes.fromhex(line) for line in whole[0].decode().split()] if whole else []

@@ -68,14 +68,8 @@ def a_lie_that_all_attest(stage: Stage, solver: Solver) -> int:
     verifiers = [Accomplice(stage.party(f"verifier {i}"), liar) for i in (1, 2)]
     for verifier in verifiers:
         verifier.register()
-    solver.poll()
-    end_bidding(stage, solver)
-    for _ in range(40):
-        if solver.market.state(task).status == Status.WINDOW:
-            return task
-        if not sum(agent.poll() for agent in (solver, *verifiers)):  # all of them
-            stage.chain.wait(1)
-    raise AssertionError(solver.market.state(task))
+    reach(stage, task, Status.WINDOW, solver, verifiers)
+    return task
 
 
 def seal(market: Market, task: int, first: int) -> bytes:

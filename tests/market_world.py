@@ -202,6 +202,11 @@ class World:
     def _slot(self, person: bytes, mapping: int) -> int:
         return self.evm.storage(self.market.address, _place(person, mapping))
 
+    def place_of(self, key: bytes, word: int) -> int:
+        """Where the market's storage holds a word for a key of one of its mappings."""
+        places = (_place(key, mapping) for mapping in range(32))
+        return next(p for p in places if self.evm.storage(self.market.address, p) == word)
+
     def set_mapping(self, mapping: int, person: bytes, value: int) -> None:
         """Writes what a mapping of the market holds for an account."""
         self.evm.set_storage(self.market.address, _place(person, mapping), value)

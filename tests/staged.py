@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bitcourt.lab.small import small_job
-from bitcourt.lab.stage import Stage
+from bitcourt.lab.stage import ETHER, Stage
 from protocol.agent import Agent
-from protocol.bundle import Bundle
+from protocol.bundle import Bundle, ExecutorFactory
 from protocol.chain.embedded import embedded_chain
 from protocol.execution import Executor, Inputs
 from protocol.executor import CompiledExecutor
@@ -52,6 +52,13 @@ def a_stage(directory: Path) -> Stage:
 
 def a_solver(market: Market, directory: Path) -> Solver:
     return Solver(market, make_executor, Settings(directory / "solver"))
+
+
+def asking(stage: Stage, market: Market, executor: ExecutorFactory = make_executor) -> Solver:
+    """A solver with a standing ask that anybody may enter anywhere."""
+    market.deposit(ETHER)
+    market.send("setAsk", 1, 5, 1 << 20, 10**9)
+    return Solver(market, executor, Settings(stage.directory / "solver", by_ask=True))
 
 
 def post(stage: Stage, **changes: Any) -> tuple[Market, int]:

@@ -23,7 +23,7 @@ from protocol.task import SeatState, Status
 from protocol.transfers import Transfers
 from solver.agent import Settings, Solver
 from tests.challenging import play_until, registered
-from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from tests.staged import a_solver, a_stage, asking, bundle, end_bidding, make_executor, post, terms
 
 LAYOUT = [(DType.F32, (3,))]
 NO_TEXT = b"\xff\x1b[2J"
@@ -157,9 +157,7 @@ def test_verifiers_leave_a_task_whose_store_has_no_readable_address_and_lose_not
 def test_an_ask_that_was_entered_for_an_unreadable_store_leaves_for_nothing(stage: Stage) -> None:
     submitter, task = post_no_text(stage)
     market = stage.party("solver")
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    solver = asking(stage, market)
     submitter.send_for("enterAsk", task, market.address)
     stage.chain.wait(submitter.posted(task).spec.bid_window // 2 + 1)
     assert solver.poll()

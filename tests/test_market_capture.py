@@ -48,6 +48,18 @@ def until_drawn(task: Task) -> Task:
 # Filled stakes.
 
 
+def kept_waiting() -> tuple[Task, list[Task]]:
+    """A task whose draw keeps its seed, and those that hold the stakes of all verifiers."""
+    world = World(slots=1)
+    holding = [decoy(world, committee=4), decoy(world, committee=2)]
+    for one in holding:
+        until_drawn(one)
+    task = world.post().reach(Status.COMMITTED)
+    task.draw()
+    assert world.market.view("drawSeeds", task.id) != 0
+    return task, holding
+
+
 def test_decoys_that_fill_all_other_stakes_do_not_capture_a_committee() -> None:
     world = World(slots=1)
     decoys = [decoy(world, committee=4), decoy(world, committee=2)]
@@ -96,14 +108,9 @@ def test_a_task_waits_until_verifiers_are_free_and_its_draw_keeps_what_it_drew()
 
 
 def test_filling_others_stakes_gives_no_second_choice_of_a_committee() -> None:
-    world = World(slots=1)
-    holding = [decoy(world, committee=4), decoy(world, committee=2)]
-    for one in holding:
-        until_drawn(one)
-    task = world.post().reach(Status.COMMITTED)
-    task.draw()
+    task, holding = kept_waiting()
+    world = task.world
     seed, deadline = world.market.view("drawSeeds", task.id), task.state.deadline
-    assert seed != 0
     mark, seen = world.evm.mark(), set()
     for blocks in (2, 40, 300, 700):
         world.evm.back(mark)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-from eth_utils.crypto import keccak
 
 from protocol.rules import PRICE_DOUBLES
 from protocol.task import Status
@@ -74,11 +73,8 @@ def test_every_draw_begins_a_phase_with_demands_of_its_own() -> None:
 
 def set_open(task: Task, count: int) -> None:
     """Writes how many things are open on a task, which would take many accounts to open."""
-    address, evm = task.world.market.address, task.world.evm
-    places = (
-        int.from_bytes(keccak(task.id.to_bytes(32) + mapping.to_bytes(32))) for mapping in range(32)
-    )
-    place = 1 + next(p for p in places if evm.storage(address, p).to_bytes(32) == task.spec.hash)
+    world, evm, address = task.world, task.world.evm, task.world.market.address
+    place = 1 + world.place_of(task.id.to_bytes(32), int.from_bytes(task.spec.hash))
     evm.set_storage(address, place, evm.storage(address, place) & ~(255 << 32) | count << 32)
     assert task.state.open == count
 

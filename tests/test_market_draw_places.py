@@ -9,9 +9,8 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from protocol.task import Status
-from tests.market_driver import SOLVER, SPEC, SUBMITTER, VERIFIERS, Task, World, raw
-from tests.test_market_capture import decoy, until_drawn
+from tests.market_driver import SOLVER, SPEC, SUBMITTER, VERIFIERS, Task, raw
+from tests.test_market_capture import kept_waiting
 
 MONTH = 30 * 86_400
 MAX_BUSY = 3
@@ -55,13 +54,8 @@ def model(task: Task, seed: int, now: int) -> list[bytes]:
 
 def waiting() -> Task:
     """A task whose draw keeps its seed: four of six verifiers are busy, two are free again."""
-    world = World(slots=1)
-    holding = [decoy(world, committee=4), decoy(world, committee=2)]
-    for one in holding:
-        until_drawn(one)
-    task = world.post().reach(Status.COMMITTED)
-    task.draw()
-    assert world.market.view("drawSeeds", task.id) != 0
+    task, holding = kept_waiting()
+    world = task.world
     for one in holding:
         verifier = one.drawn[0]
         one.plain("reportUnavailable", one.seat(verifier), sender=verifier)
@@ -72,10 +66,8 @@ def waiting() -> Task:
 def set_seed(task: Task, seed: int) -> None:
     """Writes the seed that a draw has kept."""
     world, old = task.world, task.world.market.view("drawSeeds", task.id)
-    for mapping in range(32):
-        place = int.from_bytes(keccak(task.id.to_bytes(32) + mapping.to_bytes(32)))
-        if world.evm.storage(world.market.address, place) == old:
-            world.evm.set_storage(world.market.address, place, seed)
+    place = world.place_of(task.id.to_bytes(32), old)
+    world.evm.set_storage(world.market.address, place, seed)
     assert world.market.view("drawSeeds", task.id) == seed
 
 

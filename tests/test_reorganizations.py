@@ -17,9 +17,8 @@ from protocol.endings import KEPT_BLOCKS, Endings
 from protocol.market import Posted
 from protocol.secrets import Secrets
 from protocol.task import Run, Status
-from solver.agent import Settings, Solver
 from tests.challenging import play_until, reach_window, registered, seal, tell, view_of
-from tests.staged import a_solver, bundle, end_bidding, make_executor, post, terms
+from tests.staged import a_solver, asking, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
 from verifier.replay import subject
@@ -94,9 +93,7 @@ def test_a_task_that_gets_the_number_of_an_orphan_is_trained_by_its_own_terms(fo
     submitter = stage.party("submitter")
     bundle().publish(stage.store)
     market = stage.party("solver")
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    solver = asking(stage, market)
     verifiers = registered(stage)
     fork.here()
     orphan = submitter.post(terms(submitter), stage.store.url)

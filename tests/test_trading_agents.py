@@ -26,7 +26,7 @@ from protocol.store import Store
 from protocol.task import NO_SEAT, Status, TaskState, challenge_digest
 from protocol.witness import Witness
 from solver.agent import Settings, Solver
-from tests.staged import a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from tests.staged import a_solver, a_stage, asking, bundle, end_bidding, make_executor, post, terms
 from verifier.agent import Duty, Verifier
 from verifier.agent import Settings as Own
 
@@ -131,10 +131,7 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
     # The terms count other nodes than the program has; somebody enters the ask all the same.
     submitter, task = post(stage, n_nodes=40)
     market = stage.party("solver")
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    settings = Settings(stage.directory / "solver", by_ask=True)
-    solver = Solver(market, make_executor, settings)
+    solver = asking(stage, market)
     assert not solver.poll()
     submitter.send_for("enterAsk", task, market.address)
     spec = submitter.posted(task).spec
@@ -152,9 +149,7 @@ def test_a_solver_declines_a_task_that_its_ask_won_and_nobody_can_train(stage: S
 def test_a_solver_leaves_for_nothing_what_states_less_work_than_it_is(stage: Stage) -> None:
     submitter, task = post(stage, work=0)
     market = stage.party("solver")
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    solver = asking(stage, market)
     assert not solver.poll()  # enters no ask for it
     submitter.send_for("enterAsk", task, market.address)
     assert not solver.poll()
@@ -226,9 +221,7 @@ def post_faulty(stage: Stage) -> tuple[Market, int]:
 def test_a_solver_voids_a_task_that_its_ask_won_and_whose_program_is_none(stage: Stage) -> None:
     submitter, task = post_faulty(stage)
     market = stage.party("solver")
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    solver = Solver(market, make_executor, Settings(stage.directory / "solver", by_ask=True))
+    solver = asking(stage, market)
     assert not solver.poll()  # enters no ask for what it cannot check
     submitter.send_for("enterAsk", task, market.address)
     stage.chain.wait(2 * submitter.posted(task).spec.bid_window + 1)

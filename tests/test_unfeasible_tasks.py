@@ -22,7 +22,17 @@ from protocol.program import Program
 from protocol.task import SeatState, Status
 from solver.agent import Settings, Solver
 from tests.challenging import a_lie_that_all_attest
-from tests.staged import SEED, a_solver, a_stage, bundle, end_bidding, make_executor, post, terms
+from tests.staged import (
+    SEED,
+    a_solver,
+    a_stage,
+    asking,
+    bundle,
+    end_bidding,
+    make_executor,
+    post,
+    terms,
+)
 from tests.test_feasibility import integer_program
 from verifier.agent import Settings as Own
 from verifier.agent import Verifier
@@ -38,14 +48,6 @@ def stage(tmp_path: Path) -> Stage:
 def slow(agent: Solver | Verifier | Whistleblower, step: float) -> None:
     """Makes an agent believe that a step takes so many seconds."""
     agent.assessment.measure = lambda found, _: Speed.measured(found.program, step, 0.0)
-
-
-def asking(stage: Stage, market: Market, executor: object = make_executor) -> Solver:
-    """A solver with a standing ask that anybody may enter anywhere."""
-    market.deposit(ETHER)
-    market.send("setAsk", 1, 5, 1 << 20, 10**9)
-    settings = Settings(stage.directory / "solver", by_ask=True)
-    return Solver(market, executor, settings)  # type: ignore[arg-type]
 
 
 class Usage(NamedTuple):

@@ -347,8 +347,7 @@ class Verifier(Agent):
     def _refuse(self, duty: Duty, error: InfeasibleError) -> bool:
         """Leaves the seat, which nothing that might still come would make it want."""
         log.warning("task %s: left its seat: %s", duty.task, error)
-        self.market.send("reportUnavailable", duty.task, duty.index)
-        return True
+        return self._report(duty)
 
     def _fetch_rest(self, duty: Duty) -> bool:
         """Demands chunks of the runs' starts that the store lacks."""
